@@ -1,0 +1,7 @@
+"""Comparing and choosing estimators."""
+
+from skpt.model_selection.compare import compare_estimators
+from skpt.model_selection.estimator_comparison import EstimatorComparison
+from skpt.model_selection.resampled_t_test import ResampledTTest, corrected_resampled_t_test
+
+__all__ = ["EstimatorComparison", "ResampledTTest", "compare_estimators", "corrected_resampled_t_test"]
