@@ -284,11 +284,6 @@ def _cross_validate(name, estimator, X, y, folds, *, scoring, n_jobs, params, er
             trouble = str(error)
         else:
             trouble = ""
-    for warning in caught:
-        if _is_failure(warning):
-            trouble = trouble or str(warning.message)
-        else:
-            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     if "test_score" not in result:
         raise InvalidInputError(
             "compare_estimators compares by one metric. Got a 'scoring' that returns several: "
@@ -296,6 +291,11 @@ def _cross_validate(name, estimator, X, y, folds, *, scoring, n_jobs, params, er
         )
     scores, fit_times = result["test_score"], result["fit_time"]
     failed = np.isnan(scores)
+    for warning in caught:
+        if failed.any() and _is_failure(warning):
+            trouble = trouble or str(warning.message)
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     if not failed.any():
         return scores, fit_times, ""
     failure = f"failed on {failed.sum()} of {len(folds)} folds: {_last_error(trouble) or 'its score is nan'}"

@@ -16,7 +16,7 @@ from sklearn.dummy import DummyClassifier, DummyRegressor
 from sklearn.exceptions import FitFailedWarning
 from sklearn.linear_model import LinearRegression, LogisticRegression, Ridge
 from sklearn.metrics import make_scorer, max_error
-from sklearn.model_selection import GroupKFold, KFold, ShuffleSplit, StratifiedKFold, cross_validate
+from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, ShuffleSplit, StratifiedKFold, cross_validate
 from sklearn.neighbors import KNeighborsClassifier, KNeighborsRegressor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -318,6 +318,20 @@ def test_other_warnings_pass_through(line):
     with pytest.warns(RuntimeWarning, match="mind the gap"):
         comparison = compare_estimators([Warns()], *line)
     assert not comparison.failures
+
+
+@pytest.mark.filterwarnings("ignore:One or more of the test scores are non-finite")
+def test_failures_inside_a_search_that_succeeds_are_not_hidden(line):
+    search = GridSearchCV(FailsOn(), {"trouble": [always, None]}, cv=2)
+    with pytest.warns(FitFailedWarning, match="2 fits failed out of a total of 4"):
+        comparison = compare_estimators({"search": search}, *line, cv=ShuffleSplit(1, random_state=0))
+    assert not comparison.failures
+
+
+def test_search_that_fails_as_a_whole_gives_the_reason_of_its_fits(line):
+    search = GridSearchCV(FailsOn(), {"trouble": [always]}, cv=2)
+    with pytest.warns(FitFailedWarning, match="search failed on 5 of 5 folds: FloatingPointError: The loss turned NaN"):
+        compare_estimators({"search": search}, *line)
 
 
 # What goes in
