@@ -42,8 +42,8 @@ carb      number of carburettors                              1 - 8
 
 The numbers come from the road tests of Motor Trend US magazine, 1974 (models of 1973 and 1974), as published in
 Henderson, H. V. and Velleman, P. F. (1981), Building multiple regression models interactively, Biometrics 37, 391-411,
-doi:10.2307/2530428. They are kept as published, with the oddities that the authors name: the rotary engine of the
-Mazdas stands as a straight six, the flat engine of the Porsche as a V, and the Mercedes 240D burns diesel.
+doi:10.2307/2530428. They are kept as published, oddities included: the rotary engine of the Mazdas is coded as one of
+six cylinders, the flat engine of the Porsche as a V, and the Mercedes 240D burns diesel.
 
 The least-squares line of mpg on wt is mpg = 37.285126 - 5.344472 wt.
 """
