@@ -12,8 +12,8 @@ import pytest
 import torch
 from hypothesis import settings
 
-# A fit takes as long as it takes; pytest-timeout ends what hangs.
-settings.register_profile("skpt", deadline=None)
+# The same examples in every run; and a fit takes as long as it takes, pytest-timeout ends what hangs.
+settings.register_profile("skpt", derandomize=True, deadline=None)
 settings.load_profile("skpt")
 
 LOOPBACK = {"localhost", "127.0.0.1", "::1", "", None}
