@@ -143,9 +143,7 @@ def compare_estimators(
     shuffle = {} if random_state is None else {"shuffle": True, "random_state": random_state}
     folds = list(check_cv(cv, y, classifier=classification, **shuffle).split(X, y, groups))
     if not folds:
-        raise InvalidInputError(
-            f"The 'cv' parameter must make folds. Got none from {cv!r}. Give a number, for example 5."
-        )
+        raise InvalidInputError(f"The 'cv' parameter must make folds. Got none from {cv!r}. Give a number, for example 5.")
 
     scores, fit_times, failures = {}, {}, {}
     for name, estimator in named.items():

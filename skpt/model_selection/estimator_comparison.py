@@ -43,7 +43,7 @@ class EstimatorComparison:
     ----------
     frame : DataFrame of shape (n_estimators, 8)
         One row for each estimator, in the order given. ``mean`` and ``std`` (with ``ddof=1``) of its scores;
-        ``fit_time`` in seconds, mean over the folds; ``difference`` of its mean to the baseline's, with ``p_value``,
+        ``fit_time`` in seconds, median over the folds; ``difference`` of its mean to the baseline's, with ``p_value``,
         ``ci_low`` and ``ci_high``; ``failure``, empty for an estimator that did not fail. The mean of an estimator
         that has no score on some fold is NaN: it would not be over the same folds as the others'.
     best : str or None
@@ -92,7 +92,7 @@ class EstimatorComparison:
             rows[name] = {
                 "mean": scores.mean(skipna=False),
                 "std": scores.std(ddof=1, skipna=False),
-                "fit_time": self.fit_times.loc[name].mean(),
+                "fit_time": self.fit_times.loc[name].median(),  # the first fit of all often waits for an import
                 "difference": test.difference,
                 "p_value": test.p_value,
                 "ci_low": test.ci_low,

@@ -1,0 +1,7 @@
+"""PyTorch networks as real scikit-learn estimators and real skorch nets."""
+
+from skpt.estimators import LinearClassifier, LinearRegressor, MLPClassifier, MLPRegressor
+
+__all__ = ["LinearClassifier", "LinearRegressor", "MLPClassifier", "MLPRegressor", "__version__"]
+
+__version__ = "0.1.0"

@@ -1,0 +1,1045 @@
+"""NetEstimator: one skorch net under the scikit-learn contract, and its classifier and regressor halves.
+
+The way of one `fit`: read and check X, y and weights without changing anything; learn sizes, classes and scales; build
+module, criterion and optimizer from the estimator's own seed; make a `TrainingJob`; and let it be trained, as a stack of
+one where its layers allow it (`skpt.fusion`), by skorch's ladder of overridable steps otherwise. Both ways read the same
+batches, draw from the same generators, and end in the same attributes.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+import numpy as np
+import torch
+from scipy import sparse
+from sklearn.base import BaseEstimator
+from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.utils import column_or_1d, compute_class_weight
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import check_is_fitted, validate_data
+from skorch import NeuralNetClassifier, NeuralNetRegressor
+from skorch.callbacks import PrintLog
+from skorch.dataset import Dataset as SkorchDataset
+from skorch.history import History
+from skorch.utils import is_dataset, to_device
+from torch import Tensor, nn
+
+from skpt._compat import Interval, Options, StrOptions, check_sample_weight, safe_indexing, validate_parameter_constraints
+from skpt.exceptions import InvalidInputError, NotSizedError, UnknownParameterError, nearest_name
+from skpt.fusion import train_stack, why_not_stacked
+from skpt.modules.layers import FeedForward
+from skpt.training.batches import Batches, rows_of
+from skpt.training.criteria import (
+    CLASSIFICATION_CRITERIA,
+    REGRESSION_CRITERIA,
+    build_criterion,
+    find_criterion,
+    takes_class_index,
+)
+from skpt.training.features import FeatureScaler, to_float32
+from skpt.training.files import read_tensors, write_tensors
+from skpt.training.job import TrainingJob
+from skpt.training.ladder import TrainingLadder
+from skpt.training.monitor import Monitor, warn_if_still_falling
+from skpt.training.optimizers import build_optimizer, find_optimizer
+from skpt.training.randomness import RandomStreams, borrowed_global_generator, draw_seed
+from skpt.training.reporter import EpochReporter
+from skpt.training.rows import hold_out, merge_equal_rows
+from skpt.training.schedules import Schedule, find_schedule
+from skpt.training.targets import ClassTarget, NumericTarget, target_from_dict
+
+__all__ = ["NetClassifier", "NetEstimator", "NetRegressor"]
+
+_log = logging.getLogger("skpt")
+
+# Parameters of skorch's nets that most users never set; they can be given by name all the same.
+_SKORCH_PARAMETERS = ("iterator_valid", "compile", "use_caching", "torch_load_kwargs")
+_PREFIXES = (
+    "module",
+    "criterion",
+    "optimizer",
+    "lr_schedule",
+    "iterator_train",
+    "iterator_valid",
+    "callbacks",
+    "compile",
+)
+_STATE_KEY = "skpt.estimator"  # what an estimator learnt besides weights, as JSON bytes in a file of weights
+_STATE_FORMAT = 1
+_ROWS_AT_A_TIME = 4096  # in prediction
+
+
+@dataclass
+class _Rows:
+    """Checked rows in the user's terms, and which of the rows that the user gave they are."""
+
+    X: Any
+    y: np.ndarray
+    weight: np.ndarray | None
+    number: np.ndarray
+
+    def take(self, index: np.ndarray) -> _Rows:
+        weight = None if self.weight is None else self.weight[index]
+        return _Rows(self.X[index], self.y[index], weight, self.number[index])
+
+
+class NetEstimator(CallbackSupportMixin, TrainingLadder):
+    """Base of all estimators: a skorch net that takes its sizes from the data.
+
+    A subclass names its network in the class attribute `module`, a class of ``nn.Module`` whose first two parameters are
+    `n_features` and `n_outputs`, and gives the further arguments in `module_arguments`.
+    """
+
+    module: type[nn.Module]
+
+    # What skorch sets in its constructor. Constructors here store parameters and do nothing else.
+    history_ = None
+    initialized_ = False
+    virtual_params_: dict = {}
+    predict_nonlinearity = None
+    train_split = None
+    dataset = SkorchDataset
+    iterator_valid = None
+    compile = False
+    use_caching = False  # callbacks score what the user gave, not encoded batches
+    torch_load_kwargs = None
+
+    _criteria_by_name: dict[str, type[nn.Module]] = {}
+
+    _own_constraints: dict = {}
+    _parameter_constraints: dict = {
+        "criterion": [str, callable],
+        "optimizer": [str, callable],
+        "lr": [Interval(Real, 0, None, closed="neither")],
+        "max_epochs": [Interval(Integral, 1, None, closed="left")],
+        "batch_size": [Interval(Integral, 1, None, closed="left"), Options(Integral, {-1}), StrOptions({"auto"})],
+        "shuffle": ["boolean"],
+        "weight_decay": [Interval(Real, 0, None, closed="left")],
+        "lr_schedule": [str, callable, None],
+        "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "early_stopping": ["boolean"],
+        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+        "tol": [Interval(Real, 0, None, closed="left")],
+        "standardize_features": ["boolean"],
+        "random_state": ["random_state"],
+        "warm_start": ["boolean"],
+        "verbose": ["verbose"],
+        "device": [str, torch.device],
+        "callbacks": [list, None],
+        "iterator_train": [callable, None],
+    }
+
+    # ------------------------------------------------------------------ parameters
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        if "__init__" in vars(cls):
+            # scikit-learn takes every name in the signature for a parameter; the prefixed ones have no name there.
+            signature = inspect.signature(cls.__init__)
+            named = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
+            cls.__init__.__signature__ = signature.replace(parameters=named)
+
+    def _store(self, arguments: dict[str, Any]) -> None:
+        """Remember the arguments of a constructor, given as its ``locals()``."""
+        arguments = {name: value for name, value in arguments.items() if name not in ("self", "__class__")}
+        further = arguments.pop("further")
+        for name in further:
+            self._check_name(name)
+        vars(self).update(arguments, **further)
+
+    @classmethod
+    def _get_param_names(cls) -> list[str]:
+        parameters = inspect.signature(cls.__init__).parameters.values()
+        return sorted(p.name for p in parameters if p.name != "self")
+
+    def _check_name(self, name: str) -> None:
+        prefix, separator, rest = name.partition("__")
+        known = {*self._get_param_names(), *_SKORCH_PARAMETERS}
+        if name in known or (separator and rest and prefix in _PREFIXES):
+            return
+        hint = nearest_name(name, known | {f"{p}__{rest}" for p in _PREFIXES} if separator else known)
+        raise UnknownParameterError(f"Invalid parameter {name!r} for estimator {type(self).__name__}.{hint}")
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Give the parameters, skorch's ``prefix__name`` ones included where they were set.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether the parameters of callbacks are given too.
+
+        Returns
+        -------
+        dict
+            Names and values.
+        """
+        params = {name: getattr(self, name) for name in self._get_param_names()}
+        further = (k for k in vars(self) if k in _SKORCH_PARAMETERS or (k.partition("__")[0] in _PREFIXES and "__" in k))
+        params.update((name, getattr(self, name)) for name in further)
+        if deep and isinstance(self.callbacks, list):
+            for name, callback in self._uniquely_named_callbacks():
+                if name in self._own_callback_names():
+                    continue
+                params[f"callbacks__{name}"] = callback
+                if not isinstance(callback, type) and hasattr(callback, "get_params"):
+                    params.update((f"callbacks__{name}__{k}", v) for k, v in callback.get_params().items())
+        return params
+
+    def set_params(self, **params) -> NetEstimator:
+        """Set parameters; a learning rate or ``optimizer__*`` also reaches the optimizer of a fitted estimator.
+
+        Parameters
+        ----------
+        **params
+            Names as `get_params` gives them.
+
+        Returns
+        -------
+        self
+            The estimator.
+
+        Raises
+        ------
+        UnknownParameterError
+            If a name is unknown; nothing was set.
+        """
+        for name in params:
+            self._check_name(name)
+        vars(self).update(params)
+        if self.initialized_ and hasattr(self, "optimizer_"):
+            for name, value in params.items():
+                setting = name.removeprefix("optimizer__")
+                if name in ("lr", "weight_decay") or (setting != name and setting != "param_groups"):
+                    for group in self.optimizer_.param_groups:
+                        if setting in group:
+                            group[setting] = value
+        return self
+
+    def _validate_params(self) -> None:
+        constraints = {**self._parameter_constraints, **self._own_constraints}
+        params = {name: getattr(self, name) for name in constraints if name in self._get_param_names()}
+        validate_parameter_constraints(constraints, params, caller_name=type(self).__name__)
+        self._find_optimizer()
+        self._find_criterion()
+
+    __repr__ = BaseEstimator.__repr__
+    get_metadata_routing = BaseEstimator.get_metadata_routing
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return self.initialized_
+
+    # ------------------------------------------------------------------ what a subclass says
+
+    def module_arguments(self) -> dict[str, Any]:
+        """Give the arguments of the network besides its sizes.
+
+        Returns
+        -------
+        dict
+            Keyword arguments of `module`.
+        """
+        return {}
+
+    def _make_target(self, y: np.ndarray, classes):
+        raise NotImplementedError
+
+    def _class_weights(self, y: np.ndarray, weight: np.ndarray | None) -> np.ndarray | None:
+        return None
+
+    # ------------------------------------------------------------------ fit
+
+    @with_callbacks
+    def fit(self, X, y=None, sample_weight=None, X_val=None, y_val=None):
+        """Learn from data.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or torch Dataset of shape (n_samples, n_features)
+            The inputs; numbers of any dtype.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            The targets. None only if X is a Dataset that gives them.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows in the loss. A weight of 2 counts as two equal rows, one of 0 as none.
+        X_val, y_val : array-like, default=None
+            A validation set, for `validation_curve_` and early stopping. It is not trained on.
+
+        Returns
+        -------
+        self
+            The fitted estimator.
+
+        Raises
+        ------
+        InvalidInputError, ValueError
+            If the data or a parameter cannot be used. The estimator is as it was before.
+        DivergedError
+            If the loss turned NaN or infinite. The last finite weights were kept.
+        """
+        goes_on = self.warm_start and self.initialized_
+        with self._restored_on_error():
+            self._validate_params()
+            data = self._read_training(X, y, sample_weight, reset=not goes_on)
+            data, valid = self._split(data, X_val, y_val, new=not goes_on)
+            if not goes_on:
+                self._learn_scales(data)
+            job = self._make_job(data, valid, self.max_epochs, new=not goes_on)
+            datasets = self._user_datasets(X, y, X_val, y_val, data, valid)
+        self._train(job, X, y, datasets)
+        return self
+
+    def partial_fit(self, X, y=None, classes=None, sample_weight=None):
+        """Train for one epoch, from where training stands.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix or torch Dataset of shape (n_samples, n_features)
+            The inputs.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            The targets. None only if X is a Dataset that gives them.
+        classes : array-like of shape (n_classes,), default=None
+            All classes of all calls, for a classifier's first call. None takes those of y.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows in the loss.
+
+        Returns
+        -------
+        self
+            The estimator.
+        """
+        new = not self.initialized_
+        with self._restored_on_error():
+            self._validate_params()
+            data = self._read_training(X, y, sample_weight, reset=new, classes=classes)
+            if new:
+                self._learn_scales(data)
+            job = self._make_job(data, None, 1, new=new)
+            datasets = self._user_datasets(X, y, None, None, data, None)
+        self._train(job, X, y, datasets)
+        return self
+
+    @contextmanager
+    def _restored_on_error(self) -> Iterator[None]:
+        """Leave the estimator as it was if its data or parameters turn out to be unusable."""
+        before = vars(self).copy()
+        try:
+            yield
+        except BaseException:
+            vars(self).clear()
+            vars(self).update(before)
+            raise
+
+    # ------------------------------------------------------------------ reading data
+
+    def _read_training(self, X, y, sample_weight, *, reset: bool, classes=None) -> _Rows:
+        """Check data; learn sizes and classes if `reset`."""
+        X, y = _unpack(X, y)
+        X, y = self._read_X_y(X, y, reset=reset)
+        if reset:
+            self.streams_ = RandomStreams(draw_seed(self.random_state))
+            self.target_ = self._make_target(y, classes)
+        self.target_.check(y)
+        weight = None
+        if sample_weight is not None:
+            weight = check_sample_weight(sample_weight, X, dtype=np.float64, ensure_non_negative=True)
+        rows = _Rows(X, y, weight, np.arange(X.shape[0]))
+        if weight is not None and (weight == 0).any():
+            if not weight.any():
+                raise InvalidInputError("sample_weight must have at least one positive weight. Got zeros only.")
+            rows = rows.take(np.flatnonzero(weight))
+            if reset and classes is None:
+                self.target_ = self._make_target(rows.y, None)
+        return rows
+
+    def _read_X_y(self, X, y, *, reset: bool) -> tuple[Any, np.ndarray]:
+        """Check X and y together."""
+        return validate_data(self, X, y, reset=reset, multi_output=True, y_numeric=self._numeric_y, **self._read_options())
+
+    def _read_X(self, X):
+        """Check X alone, for prediction."""
+        return validate_data(self, X, reset=False, **self._read_options())
+
+    _numeric_y = False
+
+    def _read_options(self) -> dict[str, Any]:
+        return {"accept_sparse": "csr", "dtype": [np.float64, np.float32]}
+
+    def _split(self, data: _Rows, X_val, y_val, *, new: bool) -> tuple[_Rows, _Rows | None]:
+        """Give the training and the validation rows."""
+        if (X_val is None) != (y_val is None):
+            given, missing = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
+            raise InvalidInputError(f"X_val and y_val must be given together. Got {given} without {missing}.")
+        if X_val is not None:
+            X_val, y_val = self._read_X_y(*_unpack(X_val, y_val), reset=False)
+            self.target_.check(y_val)
+            return data, _Rows(X_val, y_val, None, np.arange(X_val.shape[0]))
+        if not self.early_stopping:
+            return data, None
+        strata = data.y if isinstance(self.target_, ClassTarget) and not self.target_.multilabel else None
+        if len(data.y) < 2:
+            raise InvalidInputError(
+                f"early_stopping=True holds rows out for validation and needs at least 2. Got n_samples={len(data.y)}. "
+                "Give X_val and y_val, or set early_stopping=False."
+            )
+        train, valid = hold_out(data.X, data.y, data.weight, self.validation_fraction, strata, self.streams_.split)
+        if not len(train):
+            raise InvalidInputError(
+                "early_stopping=True holds rows out for validation, but all rows of y are equal. Give X_val and y_val, or "
+                "set early_stopping=False."
+            )
+        return data.take(train), data.take(valid)
+
+    def _learn_scales(self, data: _Rows) -> None:
+        self.scaler_ = FeatureScaler.from_rows(data.X, data.weight) if self._wants_scaled_features() else None
+
+    def _wants_scaled_features(self) -> bool:
+        return self.standardize_features
+
+    def _encode_X(self, X):
+        return to_float32(X if self.scaler_ is None else self.scaler_(X))
+
+    def _batches(self, data: _Rows, *, training: bool) -> Batches:
+        """Encode rows and put them where the network is."""
+        X, y, weight = data.X, data.y, data.weight
+        class_weight = self._class_weights(y, weight)
+        if class_weight is not None:
+            weight = class_weight if weight is None else weight * class_weight
+        X, y = self._encode_X(X), self.target_.encode(y)
+        size = self._batch_rows(len(y))
+        if training and size >= len(y):
+            X, y, weight = merge_equal_rows(_as_numpy(X), y.numpy(), weight)
+            X, y = to_float32(X), torch.from_numpy(y)
+        if weight is not None:
+            weight = None if np.all(weight == weight[0]) else torch.from_numpy((weight / weight.mean()).astype(np.float32))
+        generator = self.streams_.order if training and self.shuffle else None
+        X, y, weight = (to_device(t, self.device_) if isinstance(t, Tensor) else t for t in (X, y, weight))
+        return Batches(X, y, weight, min(size, len(y)) if training else size, generator)
+
+    def _batch_rows(self, n_samples: int) -> int:
+        """Number of rows in a batch."""
+        if self.batch_size == -1:
+            return n_samples
+        if self.batch_size == "auto":
+            return min(256, max(32, 2 ** int(np.log2(max(n_samples, 1)) - 7)))
+        return int(self.batch_size)
+
+    # ------------------------------------------------------------------ building
+
+    def initialize(self, X=None, y=None) -> NetEstimator:
+        """Build module, criterion, optimizer and history anew, without training.
+
+        Parameters
+        ----------
+        X, y : array-like, default=None
+            Data that sizes and classes are learnt from. Not needed where they are known, as after `fit`.
+
+        Returns
+        -------
+        self
+            The estimator, able to predict with its first weights.
+
+        Raises
+        ------
+        NotSizedError
+            If neither data were given nor sizes are known.
+        """
+        with self._restored_on_error():
+            self._validate_params()
+            if X is not None:
+                self._learn_scales(self._read_training(X, y, None, reset=True))
+            if not hasattr(self, "target_"):
+                raise NotSizedError(
+                    f"This {type(self).__name__} instance is not fitted yet, and takes its sizes from the data. Call fit, "
+                    "load_params, or initialize(X, y)."
+                )
+            self._build(1)
+        return self
+
+    def _build(self, n_batches: int, monitored: str = "train_loss") -> None:
+        """Build everything that skorch calls a component."""
+        self.device_ = _find_device(self.device)
+        self.schedule_ = self._find_schedule(n_batches, monitored)
+        self.initialized_ = False
+        self.history_ = None
+        super().initialize()
+        self._set_training(False)
+
+    def _find_schedule(self, n_batches: int, monitor: str) -> Schedule | None:
+        return find_schedule(
+            self.lr_schedule,
+            self.get_params_for("lr_schedule"),
+            lr=self.lr,
+            n_epochs=self.max_epochs,
+            n_batches=n_batches,
+            monitor=monitor,
+        )
+
+    def _size_arguments(self) -> dict[str, int]:
+        return {"n_features": self.n_features_in_, "n_outputs": self.target_.n_outputs}
+
+    def initialize_module(self):
+        """Build the network from the sizes that were learnt; its first weights come from the seed."""
+        arguments = {**self._size_arguments(), **self.module_arguments(), **self.get_params_for("module")}
+        accepted = inspect.signature(self.module).parameters
+        takes_all = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
+        for name in self.get_params_for("module"):
+            if name not in accepted and not takes_all:
+                raise UnknownParameterError(
+                    f"The module {self.module.__name__} has no parameter {name!r}.{nearest_name(name, accepted)}"
+                )
+        context = nullcontext()
+        if "generator" in accepted:
+            arguments["generator"] = self.streams_.weights
+        else:
+            context = borrowed_global_generator(self.streams_.weights)
+        if "noise_generator" in accepted:
+            arguments["noise_generator"] = self._noise_generator()
+        with context:
+            self.module_ = self.module(**arguments)
+        return self
+
+    def _noise_generator(self) -> torch.Generator:
+        if self.device_.type == "cpu":
+            return self.streams_.noise
+        seed = int(torch.randint(2**62, (), generator=self.streams_.noise))
+        return torch.Generator(self.device_).manual_seed(seed)
+
+    def _initialize_module(self, reason=None):
+        with self._current_init_context("module"):
+            self.initialize_module()
+            for name in self._modules:
+                module = to_device(getattr(self, name + "_"), self.device_)
+                setattr(self, name + "_", self.torch_compile(module, name=name))
+        return self
+
+    def initialize_criterion(self):
+        """Build the criterion, row by row where it can."""
+        self.criterion_ = build_criterion(self._find_criterion(), self.get_params_for("criterion"))
+        return self
+
+    def _find_criterion(self):
+        return find_criterion(self.criterion, self._criteria_by_name)
+
+    def _find_optimizer(self) -> tuple[Any, dict[str, Any]]:
+        """Give the optimizer's class, and the settings that the user may replace."""
+        return find_optimizer(self.optimizer), {}
+
+    def _initialize_criterion(self, reason=None):
+        with self._current_init_context("criterion"):
+            self.initialize_criterion()
+            for name in self._criteria:
+                setattr(self, name + "_", to_device(getattr(self, name + "_"), self.device_))
+        return self
+
+    def initialize_optimizer(self, triggered_directly=None):
+        """Build the optimizer over all weights."""
+        optimizer, defaults = self._find_optimizer()
+        (groups,), settings = self.get_params_for_optimizer("optimizer", self.get_all_learnable_params())
+        settings = {**defaults, **settings}
+        if self.weight_decay:
+            settings.setdefault("weight_decay", self.weight_decay)
+        self.optimizer_ = build_optimizer(optimizer, groups, settings)
+        return self
+
+    def initialize_history(self):
+        """Start an empty history."""
+        self.history_ = History()
+        return self
+
+    def _own_callback_names(self) -> set[str]:
+        return {"lr_scheduler", "print_log"}
+
+    def get_default_callbacks(self) -> list:
+        """Give the callbacks that parameters ask for."""
+        own = []
+        if getattr(self, "schedule_", None) is not None:
+            own.append(("lr_scheduler", self.schedule_.callback()))
+        if self.verbose:
+            own.append(("print_log", PrintLog()))
+        return own
+
+    _default_callbacks = property(get_default_callbacks)
+
+    def check_data(self, X, y=None) -> None:
+        """Nothing to check: X and y were read before."""
+
+    # ------------------------------------------------------------------ training
+
+    def _make_job(self, data: _Rows, valid: _Rows | None, max_epochs: int, *, new: bool) -> TrainingJob:
+        self.device_ = _find_device(self.device)
+        train = self._batches(data, training=True)
+        held_out = None if valid is None else self._batches(valid, training=False)
+        monitored = "train_loss" if valid is None else "valid_loss"
+        if new:
+            self._build(len(train), monitored)
+        else:
+            self._give_generators()
+            self.schedule_ = self._find_schedule(len(train), monitored)
+            self._initialize_callbacks()
+        return TrainingJob(
+            module=self.module_,
+            train=train,
+            valid=held_out,
+            criterion=self.criterion_,
+            optimizer=self.optimizer_,
+            max_epochs=max_epochs,
+            monitor=Monitor(self.early_stopping and valid is not None, self.n_iter_no_change, self.tol),
+            schedule=self.schedule_,
+            max_grad_norm=self.max_grad_norm,
+            owner=type(self).__name__,
+        )
+
+    def _user_datasets(self, X, y, X_val, y_val, data: _Rows, valid: _Rows | None) -> dict[str, Any]:
+        """Give callbacks the rows as the user gave them, so that they can predict and score."""
+        if not self.callbacks:
+            return {"dataset_train": None, "dataset_valid": None}
+        X, y = _unpack(X, y)
+
+        def dataset(X, y, rows: _Rows) -> SkorchDataset:
+            return SkorchDataset(safe_indexing(X, rows.number), np.asarray(y)[rows.number])
+
+        held_out = None if valid is None else dataset(*((X, y) if X_val is None else _unpack(X_val, y_val)), valid)
+        return {"dataset_train": dataset(X, y, data), "dataset_valid": held_out}
+
+    def _give_generators(self) -> None:
+        """A copied or loaded network has no generator for its noise: it draws on from the estimator's."""
+        generator = None
+        for layer in self.module_.modules():
+            if getattr(layer, "generator", False) is None:
+                generator = generator or self._noise_generator()
+                layer.generator = generator
+
+    def _why_alone(self) -> str | None:
+        """Say why this estimator climbs skorch's ladder, whatever its network."""
+        if self.callbacks:
+            return "callbacks of the user's"
+        if self.iterator_train is not None or self.iterator_valid is not None:
+            return "an iterator of the user's"
+        if self.compile:
+            return "torch.compile"
+        replaced = self.replaced_rungs()
+        return f"methods of its own: {', '.join(replaced)}" if replaced else None
+
+    def _train(self, job: TrainingJob, X, y, datasets: dict[str, Any]) -> None:
+        """Carry the job out, and take its results over, whether it ended well or not."""
+        reporter = EpochReporter(self, job)
+        reason = self._why_alone() or why_not_stacked(job)
+        reporter.begin()
+        try:
+            if reason is None:
+                job.after_epoch = reporter if reporter.is_wanted else None
+                train_stack([job])
+                if job.error is not None:
+                    raise job.error
+            else:
+                _log.debug("%s is not stacked: %s", type(self).__name__, reason)
+                self.climb(job, X, y, datasets, reporter)
+        finally:
+            reporter.write_history()
+            self._take_over(job, reporter.n_before)
+        reporter.end()
+        if job.valid is None and job.max_epochs > 1:
+            warn_if_still_falling(job.monitor.train_loss, self.lr, type(self).__name__)
+
+    def _take_over(self, job: TrainingJob, n_before: int) -> None:
+        self._set_training(False)
+        self.n_iter_ = len(self.history_)
+        self.loss_curve_ = np.array([row["train_loss"] for row in self.history_ if "train_loss" in row])
+        self.validation_curve_ = np.array([row["valid_loss"] for row in self.history_ if "valid_loss" in row])
+        self.best_epoch_ = n_before + job.monitor.best_epoch
+
+    # ------------------------------------------------------------------ prediction
+
+    def forward_iter(self, X, training=False, device="cpu"):
+        """Give the network's outputs some rows at a time.
+
+        Parameters
+        ----------
+        X : array-like
+            Inputs, as for `fit`.
+        training : bool, default=False
+            Whether the network is in training mode, so that dropout is active and gradients are kept.
+        device : str, default="cpu"
+            Where the outputs are put.
+
+        Yields
+        ------
+        Tensor of shape (n_rows, n_outputs)
+            The outputs of some rows.
+        """
+        check_is_fitted(self)
+        X = self._encode_X(self._read_X(_unpack(X, None)[0]))
+        self._set_training(training)
+        try:
+            with torch.set_grad_enabled(training):
+                for outputs in self.outputs_of(X, max(_ROWS_AT_A_TIME, self._batch_rows(1))):
+                    yield to_device(outputs, device)
+        finally:
+            self._set_training(False)
+
+    def _outputs(self, X) -> np.ndarray:
+        """Give the outputs for prediction, (n_samples, n_outputs)."""
+        check_is_fitted(self)
+        exact = isinstance(self.module_, FeedForward) and self.device_.type == "cpu" and not self.replaced_rungs()
+        if not exact:
+            return self.forward(X).numpy()
+        # In double precision a row's prediction does not depend on what other rows it is predicted with.
+        X = self._read_X(_unpack(X, None)[0])
+        X = X if self.scaler_ is None else self.scaler_(X)
+        state = {name: t.double() if t.is_floating_point() else t for name, t in self.module_.state_dict().items()}
+        with torch.no_grad():
+            parts = [
+                torch.func.functional_call(self.module_, state, rows_of(part, slice(None)).double()).numpy()
+                for part in _in_parts(X, _ROWS_AT_A_TIME)
+            ]
+        return np.concatenate(parts)
+
+    def predict(self, X):
+        """Predict targets in the user's own terms.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Inputs.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_outputs)
+            Numbers, or class labels.
+        """
+        return self.target_.decode(self._outputs(X))
+
+    # ------------------------------------------------------------------ weights on disk, and copies
+
+    def save_params(
+        self, f_params=None, f_optimizer=None, f_criterion=None, f_history=None, use_safetensors=False, **kwargs
+    ) -> None:
+        """Save weights, and what is needed to predict with them: sizes, classes, feature names and scales.
+
+        Parameters
+        ----------
+        f_params : path or binary file, default=None
+            Where the weights go.
+        f_optimizer, f_criterion, f_history : path or file, default=None
+            Where the optimizer's and criterion's states and the history go, as in skorch.
+        use_safetensors : bool, default=False
+            Whether the weights are written by safetensors, whose files hold no code; by torch otherwise.
+        **kwargs
+            Further components, as in skorch.
+
+        Raises
+        ------
+        NotSizedError
+            If there is nothing to save yet.
+        """
+        if not self.initialized_:
+            raise NotSizedError(f"This {type(self).__name__} instance is not fitted yet. Call fit before save_params.")
+        if f_params is not None:
+            learnt = bytearray(json.dumps(self._learnt_to_dict()).encode())
+            state = {**self.module_.state_dict(), _STATE_KEY: torch.frombuffer(learnt, dtype=torch.uint8)}
+            write_tensors(state, f_params, use_safetensors)
+        others = {"f_optimizer": f_optimizer, "f_criterion": f_criterion, "f_history": f_history, **kwargs}
+        others = {name: f for name, f in others.items() if f is not None}
+        if others:
+            super().save_params(**others)
+
+    def load_params(
+        self,
+        f_params=None,
+        f_optimizer=None,
+        f_criterion=None,
+        f_history=None,
+        checkpoint=None,
+        use_safetensors=False,
+        **kwargs,
+    ) -> None:
+        """Load what `save_params` saved, into a fitted or a fresh estimator with the same parameters.
+
+        Parameters
+        ----------
+        f_params : path or binary file, default=None
+            Where the weights are.
+        f_optimizer, f_criterion, f_history : path or file, default=None
+            Where the other states are, as in skorch.
+        checkpoint : skorch.callbacks.Checkpoint, default=None
+            Where the files are, as in skorch.
+        use_safetensors : bool, default=False
+            Whether the file of weights is one of safetensors.
+        **kwargs
+            Further components, as in skorch.
+
+        Raises
+        ------
+        InvalidInputError
+            If the weights do not fit this estimator's network. The estimator is as it was before.
+        """
+        given = {"f_params": f_params, "f_optimizer": f_optimizer, "f_criterion": f_criterion, "f_history": f_history}
+        if checkpoint is not None:
+            files = checkpoint.get_formatted_files(self)
+            given = {name: f if f is not None else files.get(name) for name, f in given.items()}
+            use_safetensors = checkpoint.use_safetensors
+        f_params = given.pop("f_params")
+        if f_params is not None:
+            with self._restored_on_error():
+                self._read_weights(f_params, use_safetensors)
+        others = {name: f for name, f in {**given, **kwargs}.items() if f is not None}
+        if others:
+            super().load_params(**others)
+
+    def _read_weights(self, f_params, use_safetensors: bool) -> None:
+        state = read_tensors(f_params, use_safetensors)
+        learnt = state.pop(_STATE_KEY, None)
+        if learnt is not None:
+            self._learn_from_dict(json.loads(bytes(learnt.tolist())))
+        elif not self.initialized_:
+            raise NotSizedError(
+                f"The file holds weights alone, and this {type(self).__name__} instance has no sizes yet. Call fit or "
+                "initialize(X, y) first, or load a file that save_params of a fitted estimator wrote."
+            )
+        self._validate_params()
+        history = self.history_
+        self._build(1)
+        self.history_ = history if history is not None else self.history_
+        try:
+            self.module_.load_state_dict(state)
+        except RuntimeError as error:
+            raise InvalidInputError(
+                f"The file's weights do not fit the network of {self!r}. Give the estimator the parameters that it was "
+                f"saved with. {error}"
+            ) from error
+
+    def _learnt_to_dict(self) -> dict[str, Any]:
+        """Give what `fit` learnt from the data besides weights, as JSON types."""
+        names = getattr(self, "feature_names_in_", None)
+        return {
+            "format": _STATE_FORMAT,
+            "estimator": type(self).__name__,
+            "n_features_in": self.n_features_in_,
+            "feature_names_in": None if names is None else names.tolist(),
+            "target": self.target_.to_dict(),
+            "scaler": None if self.scaler_ is None else self.scaler_.to_dict(),
+        }
+
+    def _learn_from_dict(self, learnt: dict[str, Any]) -> None:
+        if learnt.get("format") != _STATE_FORMAT:
+            raise InvalidInputError(
+                f"The file has format {learnt.get('format')!r}; this version of skpt reads format {_STATE_FORMAT}. "
+                "Update skpt."
+            )
+        if learnt["estimator"] != type(self).__name__:
+            raise InvalidInputError(f"The file was saved by {learnt['estimator']}, not by {type(self).__name__}.")
+        self.n_features_in_ = learnt["n_features_in"]
+        vars(self).pop("feature_names_in_", None)
+        if learnt["feature_names_in"] is not None:
+            self.feature_names_in_ = np.array(learnt["feature_names_in"], dtype=object)
+        self.target_ = target_from_dict(learnt["target"])
+        self.scaler_ = None if learnt["scaler"] is None else FeatureScaler(**learnt["scaler"])
+        self.streams_ = RandomStreams(draw_seed(self.random_state))
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = vars(self).copy()
+        if self.initialized_ and self.device_.type != "cpu":
+            # For machines without such a device too.
+            on_cpu = {name: copy.deepcopy(state[name]).cpu() for name in ("module_", "criterion_")}
+            state.update(on_cpu, optimizer_=None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        if self.initialized_ and self.device_.type != "cpu":
+            self.device_ = _find_device("auto")
+            vars(self).update(module_=self.module_.to(self.device_), criterion_=self.criterion_.to(self.device_))
+            with self._current_init_context("optimizer"):
+                self.initialize_optimizer()
+
+
+class NetRegressor(NetEstimator, NeuralNetRegressor):
+    """The regressor half: one or several numbers per row."""
+
+    _numeric_y = True
+    _criteria_by_name = REGRESSION_CRITERIA
+    _parameter_constraints: dict = {
+        **NetEstimator._parameter_constraints,
+        "standardize_target": ["boolean"],
+    }
+
+    def _make_target(self, y: np.ndarray, classes) -> NumericTarget:
+        return NumericTarget.from_y(y)
+
+    def _learn_scales(self, data: _Rows) -> None:
+        super()._learn_scales(data)
+        if not self.standardize_target:
+            return
+        y, weight = data.y, data.weight
+        if self._batch_rows(len(y)) >= len(y):  # as the rows will be merged, so that weights and repeats agree exactly
+            _, y, weight = merge_equal_rows(data.X, y, weight)
+        self.target_.standardize(y, weight)
+
+    @property
+    def predict_proba(self):
+        """Not for numbers: skorch has it on every net, scikit-learn on classifiers alone."""
+        raise AttributeError(f"{type(self).__name__!r} object has no attribute 'predict_proba'")
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.target_tags.multi_output = True
+        return tags
+
+
+def _gives_probabilities(estimator: NetClassifier) -> bool:
+    criterion = estimator._find_criterion()
+    return not (isinstance(criterion, type) and issubclass(criterion, nn.MultiMarginLoss))
+
+
+class NetClassifier(NetEstimator, NeuralNetClassifier):
+    """The classifier half: two or more classes, or several labels per row."""
+
+    classes = None
+    _criteria_by_name = CLASSIFICATION_CRITERIA
+    _parameter_constraints: dict = {
+        **NetEstimator._parameter_constraints,
+        "class_weight": [dict, StrOptions({"balanced"}), None],
+    }
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """The class labels, sorted."""
+        if "target_" not in vars(self):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute 'classes_' before it is fitted")
+        return self.target_.classes
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.classifier_tags.multi_label = True
+        return tags
+
+    def _read_X_y(self, X, y, *, reset: bool):
+        X, y = super()._read_X_y(X, y, reset=reset)
+        if sparse.issparse(y):
+            y = y.toarray()
+        if y.ndim == 2 and y.shape[1] == 1:
+            y = column_or_1d(y, warn=True)
+        check_classification_targets(y)
+        return X, y
+
+    def _find_criterion(self):
+        criterion = self.criterion
+        if criterion == "auto":
+            target = vars(self).get("target_")
+            criterion = "cross_entropy" if target is None or target.takes_index else "bce"
+        return find_criterion(criterion, self._criteria_by_name)
+
+    def _make_target(self, y: np.ndarray, classes) -> ClassTarget:
+        found, multilabel = ClassTarget.classes_of(y)
+        if classes is not None and not multilabel:
+            found = np.unique(np.asarray(classes))
+        if len(found) < 2 and not multilabel:
+            raise InvalidInputError(
+                f"{type(self).__name__} needs at least two classes in y. Got one class: {found.tolist()}."
+            )
+        if self.criterion == "auto":
+            takes_index = not multilabel and len(found) > 2
+        else:
+            takes_index = takes_class_index(find_criterion(self.criterion, self._criteria_by_name))
+        if multilabel and takes_index:
+            raise InvalidInputError(
+                f"Several labels per row need a criterion that takes indicators, such as 'bce'. Got {self.criterion!r}."
+            )
+        return ClassTarget(found, multilabel, takes_index)
+
+    def _class_weights(self, y: np.ndarray, weight: np.ndarray | None) -> np.ndarray | None:
+        if self.class_weight is None:
+            return None
+        if not self.target_.multilabel:
+            if self.class_weight == "balanced":
+                return _balanced_weight(y, weight)
+            by_class = compute_class_weight(self.class_weight, classes=self.classes_, y=y)
+            return by_class[np.searchsorted(self.classes_, y)]
+        if self.class_weight != "balanced":
+            raise InvalidInputError(
+                f"class_weight must be 'balanced' or None where y has several labels per row. Got {self.class_weight!r}. "
+                "Give sample_weight to fit."
+            )
+        # As scikit-learn's compute_sample_weight: the labels' weights are multiplied.
+        balanced = np.ones(len(y))
+        for column in y.T:
+            balanced *= _balanced_weight(column, weight)
+        return balanced
+
+    @available_if(_gives_probabilities)
+    def predict_proba(self, X):
+        """Give the probability of each class.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Inputs.
+
+        Returns
+        -------
+        ndarray of shape (n_samples, n_classes)
+            Rows add up to one, unless y has several labels per row: then each entry is its label's own probability.
+        """
+        return self.target_.probabilities(self._outputs(X))
+
+    def decision_function(self, X):
+        """Give the log-odds that classes are decided by.
+
+        Parameters
+        ----------
+        X : array-like or sparse matrix of shape (n_samples, n_features)
+            Inputs.
+
+        Returns
+        -------
+        ndarray of shape (n_samples,) or (n_samples, n_classes)
+            For two classes one number, positive for the second.
+        """
+        return self.target_.decision(self._outputs(X))
+
+
+def _balanced_weight(y: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
+    classes, index = np.unique(y, return_inverse=True)
+    return compute_class_weight("balanced", classes=classes, y=y, sample_weight=weight)[index]
+
+
+def _unpack(X, y) -> tuple[Any, Any]:
+    """Take torch's tensors and Datasets for what they hold."""
+    if is_dataset(X):
+        items = [X[i] for i in range(len(X))]
+        paired = bool(items) and isinstance(items[0], (tuple, list))
+        if y is None and paired:
+            y = np.stack([np.asarray(item[1]) for item in items])
+        X = np.stack([np.asarray(item[0] if paired else item) for item in items])
+    return _as_numpy(X), _as_numpy(y)
+
+
+def _in_parts(X, n_rows: int) -> Iterator:
+    for start in range(0, X.shape[0], n_rows):
+        part = X[start : start + n_rows]
+        yield part if sparse.issparse(part) else torch.from_numpy(np.array(part, dtype=np.float64))
+
+
+def _as_numpy(a):
+    return a.detach().cpu().numpy() if isinstance(a, Tensor) else a
+
+
+def _find_device(device: str | torch.device) -> torch.device:
+    if str(device) == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)

@@ -1,0 +1,6 @@
+"""The estimators: one family a file, named as the networks in `skpt.modules`."""
+
+from skpt.estimators.linear import LinearClassifier, LinearRegressor
+from skpt.estimators.mlp import MLPClassifier, MLPRegressor
+
+__all__ = ["LinearClassifier", "LinearRegressor", "MLPClassifier", "MLPRegressor"]

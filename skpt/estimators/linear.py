@@ -1,0 +1,424 @@
+"""Linear, logistic and softmax regression."""
+
+from __future__ import annotations
+
+from numbers import Real
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+from torch.optim import SGD
+
+from skpt._compat import Interval, StrOptions
+from skpt.base import NetClassifier, NetEstimator, NetRegressor
+from skpt.modules.layers import ACTIVATIONS, INITIALIZATIONS
+from skpt.modules.linear import LinearModule
+
+__all__ = ["LinearClassifier", "LinearRegressor"]
+
+# Largest eigenvalue of the features' covariance with which the default steps are stable in every direction.
+MAX_CURVATURE = 16.0
+
+
+class _Linear(NetEstimator):
+    """What both halves share: the network, its parameters, and its coefficients in the user's units."""
+
+    module = LinearModule
+
+    _own_constraints: dict = {
+        "standardize_features": ["boolean", StrOptions({"auto"})],
+        "fit_intercept": ["boolean"],
+        "activation": [StrOptions(set(ACTIVATIONS)), callable],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "batch_norm": ["boolean"],
+        "initialization": [StrOptions(set(INITIALIZATIONS))],
+    }
+
+    def module_arguments(self) -> dict[str, Any]:
+        """Give the arguments of the network besides its sizes."""
+        return {
+            "bias": self.fit_intercept,
+            "activation": self.activation,
+            "dropout": self.dropout,
+            "batch_norm": self.batch_norm,
+            "initialization": self.initialization,
+        }
+
+    def _find_optimizer(self) -> tuple[Any, dict[str, Any]]:
+        if self.optimizer == "auto":
+            return SGD, {"momentum": 0.9, "nesterov": True}
+        return super()._find_optimizer()
+
+    def _wants_scaled_features(self) -> bool:
+        return self.optimizer == "auto" if self.standardize_features == "auto" else self.standardize_features
+
+    def _learn_scales(self, data) -> None:
+        super()._learn_scales(data)
+        if self.optimizer == "auto" and self.scaler_ is not None:
+            self.scaler_.bound_curvature(data.X, MAX_CURVATURE)
+
+    def _raw_coefficients(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weights (n_outputs, n_features) and intercepts (n_outputs,) of the raw features."""
+        check_is_fitted(self)
+        weight, bias = (t.double().cpu().numpy() for t in self.module_.coefficients())
+        if self.scaler_ is not None:
+            weight = weight / self.scaler_.scale
+            bias = bias - weight @ self.scaler_.mean
+        return weight, bias
+
+
+class LinearRegressor(_Linear, NetRegressor):
+    r"""Linear regression by gradient descent.
+
+    A weighted sum of the features. With the default criterion it approaches the least-squares solution of
+    ``sklearn.linear_model.LinearRegression``; with others it gives least absolute deviations, Huber or Poisson regression. It
+    minimises the mean over the rows of :math:`w_i\,\ell(y_i, x_i^\top\beta + \beta_0)`.
+
+    Parameters
+    ----------
+    fit_intercept : bool, default=True
+        Whether an intercept is learnt.
+    activation : str or callable, default="identity"
+        Function of the output, the inverse link of a generalised linear model: "identity", "softplus", "sigmoid", ... or a
+        class of ``torch.nn.Module``.
+    dropout : float in [0, 1), default=0.0
+        Probability that a feature is dropped in a training step.
+    batch_norm : bool, default=False
+        Whether the features are batch-normalised first. `coef_` and `intercept_` take it in.
+    initialization : str, default="default"
+        How the first weights are drawn: "default" (torch's), "kaiming_uniform", "kaiming_normal", "xavier_uniform",
+        "xavier_normal", "orthogonal", "uniform", "normal" or "zeros".
+    criterion : {"mse", "l1", "huber", "smooth_l1", "poisson_nll"}, class or instance, default="mse"
+        Loss to minimise: a name, or a class of ``torch.nn.Module`` that takes (outputs, targets). Its own arguments are given
+        as ``criterion__name``.
+    optimizer : str or class, default="auto"
+        Name of a class of ``torch.optim`` in lower case, or the class. Its own arguments are given as ``optimizer__name``,
+        for example ``optimizer__momentum=0.9``. "auto" is "sgd" with Nesterov momentum 0.9.
+    lr : float, default=0.01
+        Learning rate: length of a step. Larger is faster, until training diverges.
+    max_epochs : int, default=200
+        Number of passes over the training rows.
+    batch_size : int or "auto", default="auto"
+        Number of rows that a step is computed from; -1 takes all of them. "auto" takes 32, and from 4,096 rows on more, up
+        to 256.
+    shuffle : bool, default=True
+        Whether the rows are put in a new order in each epoch. Unused where one batch holds them all.
+    weight_decay : float, default=0.0
+        Strength of the L2 penalty, as the optimizer applies it.
+    lr_schedule : {"cosine", "plateau", "one_cycle", "step", "exponential", "linear"}, class or None, default=None
+        How the learning rate changes while training: a name, or a class of ``torch.optim.lr_scheduler``. Its own arguments
+        are given as ``lr_schedule__name``. None keeps it.
+    max_grad_norm : float or None, default=None
+        Largest norm of the gradient of all weights; a longer one is shortened to it. None leaves it.
+    early_stopping : bool, default=False
+        Whether training ends when the loss on a validation set no longer falls, and the best weights are restored. The set is
+        X_val and y_val of `fit`, or else rows held out.
+    validation_fraction : float in (0, 1), default=0.1
+        Share of the rows held out for early stopping, by class for a classifier. Equal rows stay together. Unused without
+        early stopping, and where X_val is given.
+    n_iter_no_change : int, default=10
+        Number of epochs without improvement after which early stopping ends training.
+    tol : float, default=1e-4
+        Fall of the validation loss that counts as an improvement.
+    standardize_features : bool or "auto", default="auto"
+        Whether every feature is centred and scaled inside, by the training rows; `coef_` stays in raw units. Sparse features
+        are scaled only. "auto" does so where `optimizer` is "auto"; with an optimizer of your choice the raw features are
+        descended on, as in a textbook.
+    standardize_target : bool, default=False
+        Whether the target is centred and scaled inside; losses are then in units of its standard deviation.
+    random_state : int, RandomState instance or None, default=None
+        Fixes everything that is random: first weights, order of the rows, dropout, hold-out. No global generator is read or
+        moved; None takes fresh entropy.
+    warm_start : bool, default=False
+        Whether `fit` goes on from the weights that are there.
+    verbose : int, default=0
+        Whether a row is printed for each epoch.
+    device : str, default="auto"
+        Where to compute: "cpu", "cuda", ... "auto" takes a GPU where there is one.
+    callbacks : list or None, default=None
+        Callbacks of skorch, or (name, callback) pairs.
+    iterator_train : callable or None, default=None
+        Makes the iterable over training batches from a Dataset, for example ``torch.utils.data.DataLoader``; its arguments
+        are given as ``iterator_train__name``. None keeps the rows in memory and takes no Python per row.
+    **further
+        Parameters of components by prefix (``optimizer__``, ``criterion__``, ``module__``, ``lr_schedule__``,
+        ``iterator_train__``, ``callbacks__``), and skorch's `iterator_valid`, `compile` and `torch_load_kwargs`.
+
+    Attributes
+    ----------
+    module_ : torch.nn.Module
+        The network: a `skpt.modules.LinearModule`.
+    history_ : skorch.history.History
+        Losses and times of every epoch; also `history`.
+    n_iter_ : int
+        Number of epochs trained.
+    loss_curve_ : ndarray of shape (n_iter_,)
+        Mean training loss of each epoch, measured while it trained, in the criterion's unit.
+    validation_curve_ : ndarray of shape (n_iter_,)
+        Loss on the validation set after each epoch; empty without one.
+    best_epoch_ : int
+        The epoch of the lowest validation loss (training loss without a validation set), counted from 1.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where X had names.
+    coef_ : ndarray of shape (n_features,) or (n_outputs, n_features)
+        Weights of the raw features, in units of y.
+    intercept_ : float or ndarray of shape (n_outputs,)
+        Prediction where all features are zero.
+
+    Raises
+    ------
+    InvalidInputError
+        By `fit`, if the data cannot be used; the estimator is as it was before.
+    DivergedError
+        By `fit`, if the loss turned NaN or infinite; the last finite weights are kept.
+
+    See Also
+    --------
+    LinearClassifier : The same for classes.
+    sklearn.linear_model.LinearRegression : The exact least-squares solution.
+
+    Notes
+    -----
+    An epoch costs O(n_samples * n_weights). Order of the rows, first weights and dropout are random, and fixed by
+    `random_state`; whether a fit runs alone or in a fused search changes nothing.
+
+    Examples
+    --------
+    >>> from skpt import LinearRegressor
+    >>> from skpt.datasets import load_cars
+    >>> X, y = load_cars(return_X_y=True, features=["wt"])
+    >>> net = LinearRegressor(optimizer="sgd", lr=0.05, max_epochs=500, batch_size=-1, random_state=0).fit(X, y)
+    >>> net.coef_.round(2), round(net.intercept_, 2)
+    (array([-5.34]), 37.28)
+    """
+
+    def __init__(
+        self,
+        *,
+        fit_intercept=True,
+        activation="identity",
+        dropout=0.0,
+        batch_norm=False,
+        initialization="default",
+        criterion="mse",
+        optimizer="auto",
+        lr=0.01,
+        max_epochs=200,
+        batch_size="auto",
+        shuffle=True,
+        weight_decay=0.0,
+        lr_schedule=None,
+        max_grad_norm=None,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-4,
+        standardize_features="auto",
+        standardize_target=False,
+        random_state=None,
+        warm_start=False,
+        verbose=0,
+        device="auto",
+        callbacks=None,
+        iterator_train=None,
+        **further,
+    ):
+        self._store(locals())
+
+    def _raw_coefficients(self) -> tuple[np.ndarray, np.ndarray]:
+        weight, bias = super()._raw_coefficients()
+        return weight * self.target_.scale[:, None], bias * self.target_.scale + self.target_.mean
+
+    @property
+    def coef_(self) -> np.ndarray:
+        """Weights of the raw features."""
+        weight = self._raw_coefficients()[0]
+        return weight[0] if self.target_.is_1d else weight
+
+    @property
+    def intercept_(self):
+        """Prediction where all features are zero."""
+        bias = self._raw_coefficients()[1]
+        return float(bias[0]) if self.target_.is_1d else bias
+
+
+class LinearClassifier(_Linear, NetClassifier):
+    r"""Logistic and softmax regression by gradient descent.
+
+    A weighted sum of the features gives the log-odds of each class: logistic regression for two classes, softmax regression
+    for more, and one logistic regression per label for several labels per row. It minimises the mean over the rows of
+    :math:`w_i\,\ell(y_i, x_i^\top\beta + \beta_0)`.
+
+    Parameters
+    ----------
+    fit_intercept : bool, default=True
+        Whether an intercept is learnt.
+    activation : str or callable, default="identity"
+        Function of the output, the inverse link of a generalised linear model: "identity", "softplus", "sigmoid", ... or a
+        class of ``torch.nn.Module``.
+    dropout : float in [0, 1), default=0.0
+        Probability that a feature is dropped in a training step.
+    batch_norm : bool, default=False
+        Whether the features are batch-normalised first. `coef_` and `intercept_` take it in.
+    initialization : str, default="default"
+        How the first weights are drawn: "default" (torch's), "kaiming_uniform", "kaiming_normal", "xavier_uniform",
+        "xavier_normal", "orthogonal", "uniform", "normal" or "zeros".
+    criterion : {"auto", "cross_entropy", "bce", "multi_margin", "multilabel_soft_margin"}, class or instance, default="auto"
+        Loss to minimise: a name, or a class of ``torch.nn.Module`` that takes (outputs, targets). Its own arguments are given
+        as ``criterion__name``. "auto" takes "bce" for two classes and
+        for several labels per row, "cross_entropy" otherwise.
+    optimizer : str or class, default="auto"
+        Name of a class of ``torch.optim`` in lower case, or the class. Its own arguments are given as ``optimizer__name``,
+        for example ``optimizer__momentum=0.9``. "auto" is "sgd" with Nesterov momentum 0.9.
+    lr : float, default=0.01
+        Learning rate: length of a step. Larger is faster, until training diverges.
+    max_epochs : int, default=200
+        Number of passes over the training rows.
+    batch_size : int or "auto", default="auto"
+        Number of rows that a step is computed from; -1 takes all of them. "auto" takes 32, and from 4,096 rows on more, up
+        to 256.
+    shuffle : bool, default=True
+        Whether the rows are put in a new order in each epoch. Unused where one batch holds them all.
+    weight_decay : float, default=0.0
+        Strength of the L2 penalty, as the optimizer applies it.
+    lr_schedule : {"cosine", "plateau", "one_cycle", "step", "exponential", "linear"}, class or None, default=None
+        How the learning rate changes while training: a name, or a class of ``torch.optim.lr_scheduler``. Its own arguments
+        are given as ``lr_schedule__name``. None keeps it.
+    max_grad_norm : float or None, default=None
+        Largest norm of the gradient of all weights; a longer one is shortened to it. None leaves it.
+    early_stopping : bool, default=False
+        Whether training ends when the loss on a validation set no longer falls, and the best weights are restored. The set is
+        X_val and y_val of `fit`, or else rows held out.
+    validation_fraction : float in (0, 1), default=0.1
+        Share of the rows held out for early stopping, by class for a classifier. Equal rows stay together. Unused without
+        early stopping, and where X_val is given.
+    n_iter_no_change : int, default=10
+        Number of epochs without improvement after which early stopping ends training.
+    tol : float, default=1e-4
+        Fall of the validation loss that counts as an improvement.
+    standardize_features : bool or "auto", default="auto"
+        Whether every feature is centred and scaled inside, by the training rows; `coef_` stays in raw units. Sparse features
+        are scaled only. "auto" does so where `optimizer` is "auto"; with an optimizer of your choice the raw features are
+        descended on, as in a textbook.
+    class_weight : dict, "balanced" or None, default=None
+        Weights of the classes in the loss, as in scikit-learn.
+    random_state : int, RandomState instance or None, default=None
+        Fixes everything that is random: first weights, order of the rows, dropout, hold-out. No global generator is read or
+        moved; None takes fresh entropy.
+    warm_start : bool, default=False
+        Whether `fit` goes on from the weights that are there.
+    verbose : int, default=0
+        Whether a row is printed for each epoch.
+    device : str, default="auto"
+        Where to compute: "cpu", "cuda", ... "auto" takes a GPU where there is one.
+    callbacks : list or None, default=None
+        Callbacks of skorch, or (name, callback) pairs.
+    iterator_train : callable or None, default=None
+        Makes the iterable over training batches from a Dataset, for example ``torch.utils.data.DataLoader``; its arguments
+        are given as ``iterator_train__name``. None keeps the rows in memory and takes no Python per row.
+    **further
+        Parameters of components by prefix (``optimizer__``, ``criterion__``, ``module__``, ``lr_schedule__``,
+        ``iterator_train__``, ``callbacks__``), and skorch's `iterator_valid`, `compile` and `torch_load_kwargs`.
+
+    Attributes
+    ----------
+    module_ : torch.nn.Module
+        The network: a `skpt.modules.LinearModule`.
+    history_ : skorch.history.History
+        Losses and times of every epoch; also `history`.
+    n_iter_ : int
+        Number of epochs trained.
+    loss_curve_ : ndarray of shape (n_iter_,)
+        Mean training loss of each epoch, measured while it trained, in the criterion's unit.
+    validation_curve_ : ndarray of shape (n_iter_,)
+        Loss on the validation set after each epoch; empty without one.
+    best_epoch_ : int
+        The epoch of the lowest validation loss (training loss without a validation set), counted from 1.
+    n_features_in_ : int
+        Number of columns of X.
+    feature_names_in_ : ndarray of shape (n_features_in_,)
+        Names of the columns, where X had names.
+    classes_ : ndarray of shape (n_classes,)
+        The class labels, sorted.
+    coef_ : ndarray of shape (1, n_features) or (n_classes, n_features)
+        Weights of the raw features in the log-odds; one row for two classes.
+    intercept_ : ndarray of shape (1,) or (n_classes,)
+        Log-odds where all features are zero.
+
+    Raises
+    ------
+    InvalidInputError
+        By `fit`, if the data cannot be used; the estimator is as it was before.
+    DivergedError
+        By `fit`, if the loss turned NaN or infinite; the last finite weights are kept.
+
+    See Also
+    --------
+    LinearRegressor : The same for numbers.
+    sklearn.linear_model.LogisticRegression : The exact penalised solution.
+
+    Notes
+    -----
+    An epoch costs O(n_samples * n_weights). Order of the rows, first weights and dropout are random, and fixed by
+    `random_state`; whether a fit runs alone or in a fused search changes nothing.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_iris
+    >>> from skpt import LinearClassifier
+    >>> X, y = load_iris(return_X_y=True, as_frame=True)
+    >>> net = LinearClassifier(random_state=0).fit(X, y)
+    >>> net.score(X, y) > 0.95, net.coef_.shape
+    (True, (3, 4))
+    """
+
+    def __init__(
+        self,
+        *,
+        fit_intercept=True,
+        activation="identity",
+        dropout=0.0,
+        batch_norm=False,
+        initialization="default",
+        criterion="auto",
+        optimizer="auto",
+        lr=0.01,
+        max_epochs=200,
+        batch_size="auto",
+        shuffle=True,
+        weight_decay=0.0,
+        lr_schedule=None,
+        max_grad_norm=None,
+        early_stopping=False,
+        validation_fraction=0.1,
+        n_iter_no_change=10,
+        tol=1e-4,
+        standardize_features="auto",
+        class_weight=None,
+        random_state=None,
+        warm_start=False,
+        verbose=0,
+        device="auto",
+        callbacks=None,
+        iterator_train=None,
+        **further,
+    ):
+        self._store(locals())
+
+    def _raw_coefficients(self) -> tuple[np.ndarray, np.ndarray]:
+        weight, bias = super()._raw_coefficients()
+        if self.target_.takes_index and len(weight) == 2:  # only the difference of two log-odds matters
+            return weight[1:] - weight[:1], bias[1:] - bias[:1]
+        return weight, bias
+
+    @property
+    def coef_(self) -> np.ndarray:
+        """Weights of the raw features in the log-odds."""
+        return self._raw_coefficients()[0]
+
+    @property
+    def intercept_(self) -> np.ndarray:
+        """Log-odds where all features are zero."""
+        return self._raw_coefficients()[1]

@@ -1,0 +1,347 @@
+"""Layers, losses and their gradients for many models at once, written out.
+
+A stack of M models computes with tensors of shape (n_models, n_rows, n_features): one batched matrix product does the work
+of M small ones. Each model's numbers are those it would compute alone, bit for bit, because a batched product computes
+each of its products by itself. Gradients are written out by hand: for such layers autograd costs several times more than
+the arithmetic.
+
+The last linear layer puts the classes before the rows, (n_models, n_outputs, n_rows): a softmax over an axis of ten
+entries that is not the last one runs ten times faster.
+
+Shapes in comments: M models, N rows of a batch, I inputs, O outputs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from skpt.modules.layers import BatchNorm1d, Dropout, Linear
+from skpt.training.criteria import row_losses, takes_class_index
+
+__all__ = ["ELEMENTWISE", "StackedLoss", "stack_layer"]
+
+_aten = torch.ops.aten
+
+
+def _in_place(function: Callable[[Tensor], Tensor]):
+    return lambda layer, x: function(x)
+
+
+# class -> (forward(layer, x), backward(layer, gradient, x, y)). `x` may be overwritten where backward only reads y.
+ELEMENTWISE: dict[type[nn.Module], tuple[Callable, Callable] | None] = {
+    nn.Identity: (lambda layer, x: x, lambda layer, g, x, y: g),
+    nn.ReLU: (_in_place(torch.relu_), lambda layer, g, x, y: _aten.threshold_backward.grad_input(g, y, 0, grad_input=g)),
+    nn.Tanh: (_in_place(torch.tanh_), lambda layer, g, x, y: _aten.tanh_backward.grad_input(g, y, grad_input=g)),
+    nn.Sigmoid: (_in_place(torch.sigmoid_), lambda layer, g, x, y: _aten.sigmoid_backward.grad_input(g, y, grad_input=g)),
+    nn.LeakyReLU: (
+        lambda layer, x: F.leaky_relu(x, layer.negative_slope),
+        lambda layer, g, x, y: _aten.leaky_relu_backward(g, x, layer.negative_slope, False),
+    ),
+    nn.ELU: (
+        lambda layer, x: F.elu(x, layer.alpha),
+        lambda layer, g, x, y: _aten.elu_backward(g, layer.alpha, 1.0, 1.0, False, x),
+    ),
+    nn.GELU: (
+        lambda layer, x: F.gelu(x, approximate=layer.approximate),
+        lambda layer, g, x, y: _aten.gelu_backward(g, x, approximate=layer.approximate),
+    ),
+    nn.SiLU: (lambda layer, x: F.silu(x), lambda layer, g, x, y: _aten.silu_backward(g, x)),
+    # These have no cheap gradient of their own in torch: autograd does them.
+    nn.ReLU6: None,
+    nn.SELU: None,
+    nn.CELU: None,
+    nn.Mish: None,
+    nn.Hardswish: None,
+    nn.Hardtanh: None,
+    nn.Softsign: None,
+    nn.Softplus: None,
+}
+
+
+class Rows:
+    """What is known of the rows of a batch: their shares in the loss and in batch statistics.
+
+    Attributes
+    ----------
+    loss_weight : float or Tensor of shape (M, 1, N)
+        Weight of a row's loss, divided by the number of rows of its batch; zero for a row that only fills up.
+    share : Tensor of shape (M, 1, N)
+        Weight of a row in batch statistics; the shares of a model add up to one.
+    n_rows : list of int
+        Number of rows of each model that are real.
+    """
+
+    __slots__ = ("loss_weight", "n_rows", "share")
+
+    def __init__(self, loss_weight: float | Tensor, share: Tensor | None, n_rows: list[int]):
+        self.loss_weight, self.share, self.n_rows = loss_weight, share, n_rows
+
+
+class StackedLinear:
+    """(M, N, I) to (M, N, O), or to (M, O, N) for the last one."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None, weight_grad: Tensor, bias_grad: Tensor | None, *, last: bool):
+        self.weight, self.weight_grad = weight, weight_grad  # (M, O, I)
+        self.last = last
+        as_rows = (lambda b: b.unsqueeze(2)) if last else (lambda b: b.unsqueeze(1))
+        self.bias = None if bias is None else as_rows(bias)
+        self.bias_grad = None if bias is None else as_rows(bias_grad)
+        self.weight_t = weight.transpose(1, 2)
+        self.needs_input_grad = True
+        self._out: dict[int, Tensor] = {}
+        self._gx: dict[int, Tensor] = {}
+
+    def forward(self, x: Tensor, rows: Rows) -> Tensor:
+        """Compute the outputs."""
+        self.x = x
+        n_models, n_rows, _ = x.shape
+        n_out = self.weight.shape[1]
+        out = self._out.get(n_rows)
+        if out is None:
+            out = self._out[n_rows] = x.new_empty((n_models, n_out, n_rows) if self.last else (n_models, n_rows, n_out))
+            self._gx[n_rows] = torch.empty_like(x) if self.needs_input_grad else x
+        a, b = (self.weight, x.transpose(1, 2)) if self.last else (x, self.weight_t)
+        if self.bias is None:
+            return torch.bmm(a, b, out=out)
+        return torch.baddbmm(self.bias, a, b, out=out)
+
+    def backward(self, g: Tensor, rows: Rows) -> Tensor | None:
+        """Write the gradients of the weights; give that of the input."""
+        g_rows, g_outputs = (g.transpose(1, 2), g) if self.last else (g, g.transpose(1, 2))
+        torch.bmm(g_outputs, self.x, out=self.weight_grad)
+        if self.bias is not None:
+            torch.sum(g, 2 if self.last else 1, keepdim=True, out=self.bias_grad)
+        if not self.needs_input_grad:
+            return None
+        return torch.bmm(g_rows, self.weight, out=self._gx[self.x.shape[1]])
+
+
+class StackedActivation:
+    """An elementwise function; its parameters are the same in all models."""
+
+    def __init__(self, layer: nn.Module):
+        self.layer = layer
+        written_out = ELEMENTWISE[type(layer)]
+        self.forward = self._autograd_forward if written_out is None else self._forward
+        self.backward = self._autograd_backward if written_out is None else self._backward
+        self.function, self.gradient = written_out or (None, None)
+
+    def _forward(self, x: Tensor, rows: Rows) -> Tensor:
+        self.x = x
+        self.y = self.function(self.layer, x)
+        return self.y
+
+    def _backward(self, g: Tensor, rows: Rows) -> Tensor:
+        return self.gradient(self.layer, g, self.x, self.y)
+
+    def _autograd_forward(self, x: Tensor, rows: Rows) -> Tensor:
+        with torch.enable_grad():
+            self.x = x.detach().requires_grad_()
+            self.y = self.layer(self.x.clone())
+        return self.y.detach()
+
+    def _autograd_backward(self, g: Tensor, rows: Rows) -> Tensor:
+        return torch.autograd.grad(self.y, self.x, g)[0]
+
+
+class StackedDropout:
+    """Dropout whose masks each model draws from its own generator, at its own rate."""
+
+    def __init__(self, layers: list[Dropout]):
+        self.layers = layers
+        self.live = [(m, layer) for m, layer in enumerate(layers) if layer.p]
+        self._masks: dict[int, tuple[Tensor, Tensor]] = {}
+
+    def forward(self, x: Tensor, rows: Rows) -> Tensor:
+        """Multiply by this batch's masks."""
+        n_rows = x.shape[1]
+        if n_rows not in self._masks:
+            self._masks[n_rows] = torch.ones_like(x), torch.empty_like(x)
+        self.mask, out = self._masks[n_rows]
+        for m, layer in self.live:
+            n_real = rows.n_rows[m]
+            self.mask[m, :n_real] = layer.next_mask((n_real, x.shape[2]), x.device)
+        return torch.mul(x, self.mask, out=out)
+
+    def backward(self, g: Tensor, rows: Rows) -> Tensor:
+        """Multiply by the same masks."""
+        return g.mul_(self.mask)
+
+
+class StackedBatchNorm:
+    """Batch normalisation by weighted statistics; see `skpt.modules.BatchNorm1d`."""
+
+    def __init__(self, layers: list[BatchNorm1d], weight: Tensor, bias: Tensor, weight_grad: Tensor, bias_grad: Tensor):
+        self.layers = layers
+        self.weight, self.bias = weight.unsqueeze(1), bias.unsqueeze(1)  # (M, 1, I)
+        self.weight_grad, self.bias_grad = weight_grad.unsqueeze(1), bias_grad.unsqueeze(1)
+        self.running_mean = torch.stack([layer.running_mean for layer in layers]).unsqueeze(1)
+        self.running_var = torch.stack([layer.running_var for layer in layers]).unsqueeze(1)
+        self.n_batches = [int(layer.num_batches_tracked) for layer in layers]
+        self.eps, self.momentum = layers[0].eps, layers[0].momentum
+
+    def forward(self, x: Tensor, rows: Rows) -> Tensor:
+        """Normalise and take note of the statistics."""
+        mean = torch.bmm(rows.share, x)
+        centred = x - mean
+        var = torch.bmm(rows.share, centred.square())
+        self.inverse = torch.rsqrt(var + self.eps)
+        self.normalised = centred.mul_(self.inverse)
+        for m, n in enumerate(rows.n_rows):
+            if n > 1:
+                self.running_mean[m].lerp_(mean[m], self.momentum)
+                self.running_var[m].lerp_(var[m] * (n / (n - 1)), self.momentum)
+                self.n_batches[m] += 1
+        return torch.addcmul(self.bias, self.normalised, self.weight)
+
+    def backward(self, g: Tensor, rows: Rows) -> Tensor:
+        """Write the gradients of scale and shift; give that of the input."""
+        torch.sum(g, 1, keepdim=True, out=self.bias_grad)
+        torch.sum(g * self.normalised, 1, keepdim=True, out=self.weight_grad)
+        pull = rows.share.transpose(1, 2) * (self.bias_grad + self.normalised * self.weight_grad)
+        return (g - pull).mul_(self.weight * self.inverse)
+
+    def store(self, m: int) -> None:
+        """Give model m's layer its running statistics back."""
+        layer = self.layers[m]
+        layer.running_mean.copy_(self.running_mean[m, 0])
+        layer.running_var.copy_(self.running_var[m, 0])
+        layer.num_batches_tracked.fill_(self.n_batches[m])
+
+    def buffers(self) -> list[Tensor]:
+        """Give what changes and is no weight."""
+        return [self.running_mean, self.running_var]
+
+
+def stack_layer(layers: list[nn.Module], blocks: list[tuple[Tensor, Tensor]], *, last: bool):
+    """Make one stacked layer of the models' layers of one position.
+
+    Parameters
+    ----------
+    layers : list of nn.Module
+        One of each model, all of the same class and shape.
+    blocks : list of (Tensor, Tensor)
+        Weights and gradients of each parameter, models first.
+    last : bool
+        Whether it is the last linear layer.
+
+    Returns
+    -------
+    object
+        With `forward(x, rows)` and `backward(g, rows)`.
+    """
+    layer = layers[0]
+    if isinstance(layer, Linear):
+        (weight, weight_grad), *rest = blocks
+        bias, bias_grad = rest[0] if rest else (None, None)
+        return StackedLinear(weight, bias, weight_grad, bias_grad, last=last)
+    if isinstance(layer, BatchNorm1d):
+        (weight, weight_grad), (bias, bias_grad) = blocks
+        return StackedBatchNorm(layers, weight, bias, weight_grad, bias_grad)
+    if isinstance(layer, Dropout):
+        return StackedDropout(layers)
+    return StackedActivation(layer)
+
+
+class StackedLoss:
+    """The criterion of all models: losses, and gradients with respect to outputs of shape (M, O, N).
+
+    Parameters
+    ----------
+    criterion : nn.Module
+        One of torch's, with losses by row.
+    """
+
+    def __init__(self, criterion: nn.Module):
+        self.criterion = criterion
+        self.takes_class_index = takes_class_index(criterion)
+        self._compute = {
+            nn.MSELoss: self._mse,
+            nn.L1Loss: self._l1,
+            nn.HuberLoss: self._huber,
+            nn.SmoothL1Loss: self._smooth_l1,
+        }.get(type(criterion), self._autograd)
+        if type(criterion) is nn.CrossEntropyLoss and _is_plain(criterion):
+            self._compute = self._cross_entropy
+        if type(criterion) is nn.BCEWithLogitsLoss and _is_plain(criterion):
+            self._compute = self._bce
+
+    def __call__(self, outputs: Tensor, targets: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
+        """Compute the loss of each model, (M,), and its gradient, (M, O, N).
+
+        Parameters
+        ----------
+        outputs : Tensor of shape (M, O, N)
+            What the models give. May be overwritten.
+        targets : Tensor of shape (M, N) or (M, O, N)
+            Class numbers or numbers.
+        rows : Rows
+            Weights.
+        """
+        return self._compute(outputs, targets, rows.loss_weight)
+
+    def _mse(self, outputs, targets, weight):
+        g = outputs.sub_(targets)
+        losses = g.square()
+        return self._mean(losses, weight), self._scaled(g, weight, 2.0)
+
+    def _l1(self, outputs, targets, weight):
+        g = outputs.sub_(targets)
+        return self._mean(g.abs(), weight), self._scaled(g.sign_(), weight)
+
+    def _huber(self, outputs, targets, weight):
+        delta = self.criterion.delta
+        losses = F.huber_loss(outputs, targets, reduction="none", delta=delta)
+        return self._mean(losses, weight), self._scaled(outputs.sub_(targets).clamp_(-delta, delta), weight)
+
+    def _smooth_l1(self, outputs, targets, weight):
+        beta = self.criterion.beta
+        losses = F.smooth_l1_loss(outputs, targets, reduction="none", beta=beta)
+        g = outputs.sub_(targets)
+        g = g.sign_() if beta == 0 else g.div_(beta).clamp_(-1.0, 1.0)
+        return self._mean(losses, weight), self._scaled(g, weight)
+
+    def _cross_entropy(self, outputs, targets, weight):
+        log_p = torch.log_softmax(outputs, 1)
+        index = targets.unsqueeze(1)
+        losses = log_p.gather(1, index).neg_()
+        g = torch.exp(log_p, out=outputs)
+        g.scatter_add_(1, index, g.new_full((1, 1, 1), -1.0).expand_as(index))
+        return self._mean(losses, weight), g.mul_(weight)
+
+    def _bce(self, outputs, targets, weight):
+        losses = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
+        return self._mean(losses, weight), self._scaled(outputs.sigmoid_().sub_(targets), weight)
+
+    def _autograd(self, outputs, targets, weight):
+        n_models, n_outputs, n_rows = outputs.shape
+        flat = targets if self.takes_class_index else targets.transpose(1, 2)
+        targets = flat.reshape(-1, *flat.shape[2:])
+        with torch.enable_grad():
+            outputs = outputs.detach().requires_grad_()
+            losses = row_losses(self.criterion, outputs.transpose(1, 2).reshape(-1, n_outputs), targets)
+            losses = losses.view(n_models, 1, n_rows) * weight
+            (g,) = torch.autograd.grad(losses.sum(), outputs)
+        return losses.detach().sum((1, 2)), g
+
+    @staticmethod
+    def _mean(losses: Tensor, weight) -> Tensor:
+        """Sum the weighted losses of each model, the mean over its outputs."""
+        return losses.mul_(weight).sum((1, 2)).div_(losses.shape[1])
+
+    @staticmethod
+    def _scaled(g: Tensor, weight, factor: float = 1.0) -> Tensor:
+        return g.mul_(weight).mul_(factor / g.shape[1]) if factor != g.shape[1] else g.mul_(weight)
+
+
+def _is_plain(criterion: nn.Module) -> bool:
+    """Whether the criterion has torch's default arguments."""
+    fresh = type(criterion)(reduction="none")
+    return vars(fresh).keys() == vars(criterion).keys() and all(
+        getattr(criterion, name, None) == getattr(fresh, name, None)
+        for name in ("weight", "pos_weight", "ignore_index", "label_smoothing", "reduction")
+    )

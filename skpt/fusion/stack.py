@@ -1,0 +1,465 @@
+"""Training many small networks as one.
+
+A `Stack` holds jobs that do the same arithmetic on different numbers. It trains them together, epoch by epoch; a model
+that is done, diverges or stops early leaves it. A single fit is a stack of one, so there is one algorithm, and a model's
+weights do not depend on what it was stacked with.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Hashable, Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from skpt.exceptions import DivergedError
+from skpt.fusion.layers import ELEMENTWISE, Rows, StackedBatchNorm, StackedLinear, StackedLoss, stack_layer
+from skpt.fusion.optimizers import STACKED_OPTIMIZERS, shared_settings
+from skpt.modules.layers import BatchNorm1d, Dropout, FeedForward, Linear
+from skpt.training.criteria import takes_class_index
+from skpt.training.job import TrainingJob, evaluate
+from skpt.training.monitor import check_finite
+from skpt.training.schedules import LearningRate
+from skpt.training.threads import one_thread
+
+__all__ = ["Stack", "group_key", "train_stack", "why_not_stacked"]
+
+# Rows of a last or only batch are filled up to a multiple of this, so that folds which differ by a row or two still share
+# a stack. A model alone fills up too: its numbers must not depend on its company.
+ROW_MULTIPLE = 8
+
+# Multiplications of a step from which a second thread pays (about 2 ms on one core).
+_WORTH_SHARING = 100_000_000
+
+
+def why_not_stacked(job: TrainingJob) -> str | None:
+    """Say why a job cannot be part of a stack.
+
+    Parameters
+    ----------
+    job : TrainingJob
+        What is to be trained.
+
+    Returns
+    -------
+    str or None
+        The reason; None if it can.
+    """
+    module, X, y = job.module, job.train.X, job.train.y
+    if not isinstance(module, FeedForward):
+        return f"a module of class {type(module).__name__}"
+    if not isinstance(X, Tensor) or X.ndim != 2 or X.dtype != torch.float32:
+        return "inputs that are not dense rows of float32"
+    for layer in module:
+        if type(layer) not in (Linear, BatchNorm1d, Dropout, *ELEMENTWISE):
+            return f"a layer of class {type(layer).__name__}"
+        if type(layer) is BatchNorm1d and not (layer.affine and layer.track_running_stats and layer.momentum):
+            return "batch normalisation with settings of its own"
+    linear = [i for i, layer in enumerate(module) if type(layer) is Linear]
+    if not linear or any(isinstance(layer, (BatchNorm1d, Dropout)) for layer in list(module)[linear[-1] + 1 :]):
+        return "layers other than activations after the last linear one"
+    if any(p.dtype != torch.float32 or not p.requires_grad for p in module.parameters()):
+        return "weights that are frozen or not float32"
+    if type(job.optimizer) not in STACKED_OPTIMIZERS:
+        return f"the optimizer {type(job.optimizer).__name__}"
+    groups = job.optimizer.param_groups
+    if len(groups) != 1 or any(groups[0].get(name) for name in ("amsgrad", "maximize", "differentiable")):
+        return "optimizer settings of its own"
+    if sum(p.numel() for p in groups[0]["params"]) != sum(p.numel() for p in module.parameters()):
+        return "an optimizer of other weights than the module's"
+    if type(job.criterion).__module__ != nn.modules.loss.__name__ or job.criterion.reduction != "none":
+        return f"the criterion {type(job.criterion).__name__}"
+    if isinstance(getattr(job.criterion, "weight", None), Tensor) or list(job.criterion.parameters()):
+        return "a criterion with tensors of its own"
+    if y.ndim > 1 and takes_class_index(job.criterion):
+        return "targets that are not class numbers"
+    if job.schedule is not None and job.schedule.params.get("cycle_momentum"):
+        return "a schedule of the momentum"
+    return None
+
+
+def group_key(job: TrainingJob) -> Hashable:
+    """Give what jobs must have in common to be stacked.
+
+    Parameters
+    ----------
+    job : TrainingJob
+        One for which `why_not_stacked` gave None.
+
+    Returns
+    -------
+    hashable
+        Equal for jobs that can share a stack.
+    """
+    layers = tuple((type(layer).__name__, layer.extra_repr() if type(layer) is not Dropout else "") for layer in job.module)
+    criterion = tuple(sorted((k, v) for k, v in vars(job.criterion).items() if isinstance(v, (int, float, str, bool))))
+    n_batches, n_full, n_last = _batch_rows(job)
+    return (
+        layers,
+        type(job.criterion),
+        criterion,
+        type(job.optimizer),
+        shared_settings(job.optimizer.param_groups[0]),
+        _n_steps_before(job),
+        job.max_grad_norm is None,
+        (n_batches, n_full, n_last),
+        job.train.y.ndim,
+        str(job.train.y.device),
+    )
+
+
+def _batch_rows(job: TrainingJob) -> tuple[int, int, int]:
+    """Number of batches, rows of all but the last, rows of the last one, filled up."""
+    n_samples, size = len(job.train.y), job.train.batch_size
+    n_batches = len(job.train)
+    n_last = n_samples - (n_batches - 1) * size
+    filled = -(-n_last // ROW_MULTIPLE) * ROW_MULTIPLE
+    return n_batches, size if n_batches > 1 else 0, min(filled, size) if n_batches > 1 else filled
+
+
+def _n_steps_before(job: TrainingJob) -> int:
+    states = list(job.optimizer.state.values())
+    if not states:
+        return 0
+    if "step" in states[0]:
+        return int(states[0]["step"])
+    return int(bool(states[0].get("momentum_buffer") is not None))  # torch's SGD does not count
+
+
+class Stack:
+    """Jobs that train together.
+
+    Parameters
+    ----------
+    jobs : sequence of TrainingJob
+        With equal `group_key`. Their modules, optimizers and monitors are changed in place.
+    """
+
+    def __init__(self, jobs: Sequence[TrainingJob]):
+        self.jobs = list(jobs)
+        self.rates = [LearningRate(job.optimizer.param_groups[0]["lr"], job.schedule) for job in jobs]
+        self.epochs = [0] * len(self.jobs)
+        self.best: list[list[Tensor] | None] = [None] * len(self.jobs)
+        self._load()
+
+    # ------------------------------------------------------------------ building
+
+    def _load(self) -> None:
+        """Read weights, optimizer states and rows from the jobs."""
+        self._load_weights()
+        self._load_optimizer()
+        self._load_rows()
+
+    def _load_weights(self) -> None:
+        per_model = [list(job.module.parameters()) for job in self.jobs]
+        self.shapes = [p.shape for p in per_model[0]]
+        n_models, device = len(self.jobs), per_model[0][0].device
+        sizes = [n_models * shape.numel() for shape in self.shapes]
+        self.params, self.grads = torch.empty(sum(sizes), device=device), torch.zeros(sum(sizes), device=device)
+        self.blocks = [b.view(n_models, *s) for b, s in zip(self.params.split(sizes), self.shapes, strict=True)]
+        grad_blocks = [b.view(n_models, *s) for b, s in zip(self.grads.split(sizes), self.shapes, strict=True)]
+        for i, block in enumerate(self.blocks):
+            torch.stack([params[i].detach() for params in per_model], out=block)
+        self.grad_blocks = grad_blocks
+
+        names = [name for name, _ in self.jobs[0].module.named_parameters()]
+        by_name = dict(zip(names, zip(self.blocks, grad_blocks, strict=True), strict=True))
+        children = [list(job.module) for job in self.jobs]
+        last = max(i for i, layer in enumerate(children[0]) if isinstance(layer, Linear))
+        self.layers = []
+        for i, (name, layer) in enumerate(self.jobs[0].module.named_children()):
+            blocks = [by_name[f"{name}.{p}"] for p, _ in layer.named_parameters()]
+            self.layers.append(stack_layer([c[i] for c in children], blocks, last=i == last))
+        # Nothing before the first layer with weights needs a gradient.
+        self.first = next(i for i, layer in enumerate(self.layers) if isinstance(layer, (StackedLinear, StackedBatchNorm)))
+        if isinstance(self.layers[self.first], StackedLinear):
+            self.layers[self.first].needs_input_grad = False
+        self.norms = [layer for layer in self.layers if isinstance(layer, StackedBatchNorm)]
+        self.kept = [t.clone() for t in self._changing()]
+        self.loss = StackedLoss(self.jobs[0].criterion)
+
+    def _load_optimizer(self) -> None:
+        groups = [job.optimizer.param_groups[0] for job in self.jobs]
+        cls = STACKED_OPTIMIZERS[type(self.jobs[0].optimizer)]
+        self.optimizer = cls(groups, self.params, self.grads, self._spread, _n_steps_before(self.jobs[0]))
+        for name, flat in self.optimizer.state.items():
+            for m, job in enumerate(self.jobs):
+                for block, p in zip(self._as_blocks(flat), job.module.parameters(), strict=True):
+                    if name in job.optimizer.state.get(p, {}):
+                        block[m] = job.optimizer.state[p][name]
+        norms = [job.max_grad_norm for job in self.jobs]
+        self.max_norm = None if norms[0] is None else self.params.new_tensor(norms)
+
+    def _load_rows(self) -> None:
+        """Put all rows in one table, equal tables once."""
+        tables: list[tuple[Tensor, Tensor]] = []
+        offsets: list[int] = []
+        places: list[int] = []
+        for job in self.jobs:
+            X, y, _ = job.train.rows()
+            table = next((t for t, seen in enumerate(tables) if _same(X, seen[0]) and _same(y, seen[1])), len(tables))
+            if table == len(tables):
+                offsets.append(sum(len(seen_y) for _, seen_y in tables))
+                tables.append((X, y))
+            places.append(offsets[table])
+        self.X = tables[0][0] if len(tables) == 1 else torch.cat([X for X, _ in tables])
+        self.y = tables[0][1] if len(tables) == 1 else torch.cat([y for _, y in tables])
+        self.places = places
+        self.n_samples = [len(job.train.y) for job in self.jobs]
+        self.n_batches, self.n_full, self.n_last = _batch_rows(self.jobs[0])
+        n_models, device = len(self.jobs), self.y.device
+        self.index = torch.empty((self.n_batches - 1, n_models, self.n_full), dtype=torch.long, device=device)
+        self.last_index = torch.empty((n_models, self.n_last), dtype=torch.long, device=device)
+        self.weighted = any(job.train.weight is not None for job in self.jobs)
+        self.row_weight = None
+        if self.weighted:
+            # Weights belong to a job, not to its table.
+            self.weight_places = torch.tensor(
+                [[start - place] for start, place in zip(_starts(self.n_samples), places, strict=True)], device=device
+            )
+            ones = [torch.ones(n, device=device) for n in self.n_samples]
+            self.row_weight = torch.cat(
+                [o if job.train.weight is None else job.train.weight for o, job in zip(ones, self.jobs, strict=True)]
+            )
+        self.needs_share = bool(self.norms)
+        self._rows_of_full = self._plain_rows([self.n_full] * n_models, self.n_full)
+        self.n_last_real = [n - (self.n_batches - 1) * self.n_full for n in self.n_samples]
+        self._rows_of_last = self._plain_rows(self.n_last_real, self.n_last)
+        self._whole: tuple | None = None
+
+    def _plain_rows(self, n_real: list[int], n_rows: int) -> Rows:
+        """Describe batches without weights."""
+        if n_rows == 0:
+            return Rows(1.0, None, n_real)
+        if all(n == n_rows for n in n_real) and not self.needs_share:
+            return Rows(1.0 / n_rows, None, n_real)
+        real = torch.arange(n_rows) < torch.tensor(n_real).unsqueeze(1)
+        share = (real / torch.tensor(n_real).unsqueeze(1)).to(torch.float32).unsqueeze(1).to(self.y.device)
+        return Rows(share, share, n_real)
+
+    def _spread(self, values: list[float]) -> float | Tensor:
+        """One number per model as one number, or as a tensor that fits `params`."""
+        if all(value == values[0] for value in values):
+            return float(values[0])
+        per_model = self.params.new_tensor(values)
+        return torch.cat([per_model.view(-1, *[1] * len(s)).expand(-1, *s).reshape(-1) for s in self.shapes])
+
+    def _as_blocks(self, flat: Tensor) -> list[Tensor]:
+        n_models = len(self.jobs)
+        parts = flat.split([n_models * shape.numel() for shape in self.shapes])
+        return [part.view(n_models, *shape) for part, shape in zip(parts, self.shapes, strict=True)]
+
+    def _changing(self) -> list[Tensor]:
+        """Everything that training changes in the models."""
+        return [self.params, *(buffer for norm in self.norms for buffer in norm.buffers())]
+
+    # ------------------------------------------------------------------ training
+
+    def train(self) -> None:
+        """Train all jobs to their ends."""
+        for m, job in enumerate(self.jobs):
+            job.module.train()
+            if job.max_epochs < 1:
+                self._finish([m])
+        while self.jobs:
+            self.run_epoch()
+
+    @torch.no_grad()
+    def run_epoch(self) -> None:
+        """Train every model for one epoch, then let go those that are done."""
+        started = time.perf_counter()
+        self._draw_order()
+        losses = self.params.new_empty((self.n_batches, len(self.jobs)))
+        lrs = [rate.lr for rate in self.rates]
+        by_batch = any(job.schedule is not None and job.schedule.step_every == "batch" for job in self.jobs)
+        for b in range(self.n_batches):
+            self._train_step(*self._batch(b), lrs, losses[b])
+            if by_batch:
+                for rate in self.rates:
+                    rate.after_batch()
+                lrs = [rate.lr for rate in self.rates]
+        self._end_epoch(losses.t().tolist(), lrs, started)
+
+    def _draw_order(self) -> None:
+        if self.n_batches == 1:
+            if self._whole is None:
+                for m, (n, place) in enumerate(zip(self.n_samples, self.places, strict=True)):
+                    self.last_index[m] = place
+                    self.last_index[m, :n] = torch.arange(place, place + n, device=self.y.device)
+            return
+        n_in_full = (self.n_batches - 1) * self.n_full
+        for m, job in enumerate(self.jobs):
+            n, generator = self.n_samples[m], job.train.generator
+            order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
+            order = order.to(self.y.device).add_(self.places[m])
+            self.index[:, m] = order[:n_in_full].view(self.n_batches - 1, self.n_full)
+            self.last_index[m] = self.places[m]
+            self.last_index[m, : n - n_in_full] = order[n_in_full:]
+
+    def _batch(self, b: int) -> tuple[Tensor, Tensor, Rows]:
+        if self._whole is not None:
+            return self._whole
+        is_last = b == self.n_batches - 1
+        index = self.last_index if is_last else self.index[b]
+        n_models, n_rows = index.shape
+        flat = index.view(-1)
+        X = self.X.index_select(0, flat).view(n_models, n_rows, self.X.shape[1])
+        y = self.y.index_select(0, flat).view(n_models, n_rows, *self.y.shape[1:])
+        if y.ndim == 3:
+            y = y.transpose(1, 2)
+        rows = self._rows_of_last if is_last else self._rows_of_full
+        if self.weighted:
+            rows = self._weighted_rows(rows, index, n_rows)
+        if self.n_batches == 1:
+            self._whole = X, y, rows
+        return X, y, rows
+
+    def _weighted_rows(self, plain: Rows, index: Tensor, n_rows: int) -> Rows:
+        weight = self.row_weight.index_select(0, (index + self.weight_places).view(-1)).view(-1, 1, n_rows)
+        loss_weight = weight * plain.loss_weight
+        share = None
+        if self.needs_share:
+            share = loss_weight / loss_weight.sum(2, keepdim=True)
+        return Rows(loss_weight, share, plain.n_rows)
+
+    def _train_step(self, X: Tensor, y: Tensor, rows: Rows, lrs: list[float], loss_out: Tensor) -> None:
+        outputs = X
+        for layer in self.layers:
+            outputs = layer.forward(outputs, rows)
+        loss, g = self.loss(outputs, y, rows)
+        loss_out.copy_(loss)
+        for layer in reversed(self.layers[self.first :]):
+            g = layer.backward(g, rows)
+        if self.max_norm is not None:
+            self._clip_gradients()
+        self.optimizer.step(lrs)
+
+    def _clip_gradients(self) -> None:
+        n_models = len(self.jobs)
+        norm = torch.stack([g.reshape(n_models, -1).square().sum(1) for g in self.grad_blocks]).sum(0).sqrt_()
+        factor = (self.max_norm / (norm + 1e-6)).clamp_max_(1.0)
+        for g in self.grad_blocks:
+            g.view(n_models, -1).mul_(factor.unsqueeze(1))
+
+    # ------------------------------------------------------------------ after an epoch
+
+    def _end_epoch(self, losses: list[list[float]], lrs: list[float], started: float) -> None:
+        done = []
+        seconds = (time.perf_counter() - started) / len(self.jobs)
+        n_rows = [self.n_full] * (self.n_batches - 1)
+        for m, job in enumerate(self.jobs):
+            self.epochs[m] += 1
+            try:
+                check_finite(losses[m], self.epochs[m], lrs[m], job.owner)
+                stop = self._take_note(m, job, losses[m], n_rows, seconds)
+                if stop or self.epochs[m] >= job.max_epochs:
+                    self._check_weights(m, job, lrs[m])
+                    done.append(m)
+            except DivergedError as error:
+                job.error = error
+                for tensor, kept in zip(self._of_model(m, self._changing()), self._of_model(m, self.kept), strict=True):
+                    tensor.copy_(kept)
+                done.append(m)
+        if done:
+            self._finish(done)
+        for kept, tensor in zip(self.kept, self._changing(), strict=True):
+            kept.copy_(tensor)
+
+    def _take_note(self, m: int, job: TrainingJob, losses: list[float], n_rows: list[int], seconds: float) -> bool:
+        if self.n_batches == 1:
+            train_loss = losses[0]
+        else:
+            total = sum(losses[:-1]) * self.n_full + losses[-1] * self.n_last_real[m]
+            train_loss = total / self.n_samples[m]
+        valid_loss = None
+        if job.valid is not None:
+            self._store_weights(m)
+            job.module.eval()
+            valid_loss = evaluate(job.module, job.criterion, job.valid)
+            job.module.train()
+            check_finite([valid_loss], self.epochs[m], self.rates[m].lr, job.owner)
+        is_best, stop = job.monitor.update(train_loss, valid_loss, seconds)
+        self.rates[m].after_epoch(train_loss, valid_loss)
+        if is_best and job.monitor.early_stopping:
+            self.best[m] = [t.clone() for t in self._of_model(m, self._changing())]
+        if job.after_epoch is not None:
+            job.after_epoch()
+        return stop
+
+    def _check_weights(self, m: int, job: TrainingJob, lr: float) -> None:
+        """The last step of all was not yet seen by any loss."""
+        if not all(bool(torch.isfinite(block[m]).all()) for block in self.blocks):
+            check_finite([*[0.0] * (self.n_batches - 1), float("nan")], self.epochs[m], lr, job.owner)
+
+    def _of_model(self, m: int, tensors: list[Tensor]) -> list[Tensor]:
+        """Views of what belongs to model m."""
+        params, *buffers = tensors
+        return [block[m] for block in self._as_blocks(params)] + [buffer[m] for buffer in buffers]
+
+    def _finish(self, done: list[int]) -> None:
+        """Give the results of some jobs back, and train on without them."""
+        for m, job in enumerate(self.jobs):
+            if m in done and self.best[m] is not None:
+                for tensor, best in zip(self._of_model(m, self._changing()), self.best[m], strict=True):
+                    tensor.copy_(best)
+            self._store_weights(m)
+            self._store_optimizer(m)
+            if m in done:
+                job.optimizer.param_groups[0]["lr"] = self.rates[m].lr
+        keep = [m for m in range(len(self.jobs)) if m not in done]
+        self.rates = [self.rates[m] for m in keep]
+        self.epochs = [self.epochs[m] for m in keep]
+        self.best = [self.best[m] for m in keep]
+        self.jobs = [self.jobs[m] for m in keep]
+        if self.jobs:
+            self._load()
+
+    def _store_weights(self, m: int) -> None:
+        for block, p in zip(self.blocks, self.jobs[m].module.parameters(), strict=True):
+            p.data.copy_(block[m])
+        for norm in self.norms:
+            norm.store(m)
+
+    def _store_optimizer(self, m: int) -> None:
+        optimizer = self.jobs[m].optimizer
+        if not self.optimizer.n_steps:
+            return
+        states = {name: self._as_blocks(flat) for name, flat in self.optimizer.state.items()}
+        counts = type(optimizer) is not torch.optim.SGD
+        for i, p in enumerate(self.jobs[m].module.parameters()):
+            state = {name: blocks[i][m].clone() for name, blocks in states.items()}
+            if counts:
+                state["step"] = torch.tensor(float(self.optimizer.n_steps))
+            if state:
+                optimizer.state[p] = state
+
+
+def train_stack(jobs: Sequence[TrainingJob]) -> None:
+    """Train jobs of one `group_key` together. Failures are left in ``job.error``.
+
+    Parameters
+    ----------
+    jobs : sequence of TrainingJob
+        Changed in place.
+    """
+    device = jobs[0].train.y.device
+    with one_thread() if device.type == "cpu" and _work(jobs[0]) < _WORTH_SHARING else nullcontext():
+        Stack(jobs).train()
+
+
+def _work(job: TrainingJob) -> int:
+    """Multiplications of a training step of one model, about."""
+    return 3 * min(job.train.batch_size, len(job.train.y)) * sum(p.numel() for p in job.module.parameters())
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a is b or (a.shape == b.shape and a.dtype == b.dtype and torch.equal(a, b))
+
+
+def _starts(lengths: list[int]) -> list[int]:
+    starts = [0]
+    for length in lengths[:-1]:
+        starts.append(starts[-1] + length)
+    return starts

@@ -1,0 +1,16 @@
+"""The torch layer: networks as plain ``nn.Module`` classes, for hand-written loops and for the estimators."""
+
+from skpt.modules.layers import ACTIVATIONS, INITIALIZATIONS, BatchNorm1d, Dropout, FeedForward, Linear
+from skpt.modules.linear import LinearModule
+from skpt.modules.mlp import MLPModule
+
+__all__ = [
+    "ACTIVATIONS",
+    "INITIALIZATIONS",
+    "BatchNorm1d",
+    "Dropout",
+    "FeedForward",
+    "Linear",
+    "LinearModule",
+    "MLPModule",
+]

@@ -1,0 +1,297 @@
+"""The layers that every network of skpt is built from.
+
+They compute what torch's own layers compute and keep torch's parameter names and shapes. They differ in three things that a
+trustworthy fit needs: random numbers come from a generator that the owner passes (torch's global generator is only used
+where none was given), batch normalisation takes sample weights, and a linear layer takes sparse rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+__all__ = [
+    "ACTIVATIONS",
+    "INITIALIZATIONS",
+    "BatchNorm1d",
+    "Dropout",
+    "FeedForward",
+    "Linear",
+    "MaskStream",
+    "make_activation",
+]
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "identity": nn.Identity,
+    "relu": nn.ReLU,
+    "leaky_relu": nn.LeakyReLU,
+    "relu6": nn.ReLU6,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "celu": nn.CELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "mish": nn.Mish,
+    "hardswish": nn.Hardswish,
+    "tanh": nn.Tanh,
+    "hardtanh": nn.Hardtanh,
+    "softsign": nn.Softsign,
+    "sigmoid": nn.Sigmoid,
+    "logistic": nn.Sigmoid,
+    "softplus": nn.Softplus,
+}
+
+
+def _torch_default(layer: nn.Linear, generator: torch.Generator | None) -> None:
+    nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
+    if layer.bias is not None:
+        bound = 1 / math.sqrt(layer.in_features) if layer.in_features else 0.0
+        nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
+
+
+def _weights_only(fill: Callable) -> Callable:
+    """Fill the weights by `fill` and set the bias to zero, as the papers of these schemes do."""
+
+    def initialize(layer: nn.Linear, generator: torch.Generator | None) -> None:
+        fill(layer.weight, generator=generator)
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
+
+    return initialize
+
+
+def _kaiming(fill: Callable) -> Callable:
+    return lambda weight, generator: fill(weight, nonlinearity="relu", generator=generator)
+
+
+def _zeros(weight: Tensor, generator: torch.Generator | None) -> None:
+    nn.init.zeros_(weight)
+
+
+INITIALIZATIONS: dict[str, Callable[[nn.Linear, torch.Generator | None], None]] = {
+    "default": _torch_default,
+    "kaiming_uniform": _weights_only(_kaiming(nn.init.kaiming_uniform_)),
+    "kaiming_normal": _weights_only(_kaiming(nn.init.kaiming_normal_)),
+    "xavier_uniform": _weights_only(nn.init.xavier_uniform_),
+    "xavier_normal": _weights_only(nn.init.xavier_normal_),
+    "orthogonal": _weights_only(nn.init.orthogonal_),
+    "uniform": _weights_only(lambda weight, generator: nn.init.uniform_(weight, -0.1, 0.1, generator=generator)),
+    "normal": _weights_only(lambda weight, generator: nn.init.normal_(weight, 0.0, 0.05, generator=generator)),
+    "zeros": _weights_only(_zeros),
+}
+
+
+def make_activation(activation: str | Callable[[], nn.Module]) -> nn.Module:
+    """Build one activation layer.
+
+    Parameters
+    ----------
+    activation : str or callable
+        A name of `ACTIVATIONS`, or a callable without arguments that gives an elementwise ``nn.Module``, such as a class
+        or a ``functools.partial`` of one.
+
+    Returns
+    -------
+    torch.nn.Module
+        A new layer.
+
+    Raises
+    ------
+    ValueError
+        If the name is unknown.
+    """
+    if not isinstance(activation, str):
+        return activation()
+    if activation not in ACTIVATIONS:
+        raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)} or an nn.Module class. Got {activation!r}.")
+    return ACTIVATIONS[activation]()
+
+
+class Linear(nn.Linear):
+    """``torch.nn.Linear`` whose first weights come from a generator; X may be a sparse CSR matrix.
+
+    Parameters
+    ----------
+    in_features : int
+        Number of columns of the input.
+    out_features : int
+        Number of columns of the output.
+    bias : bool, default=True
+        Whether a bias is added.
+    initialization : str, default="default"
+        A name of `INITIALIZATIONS`. "default" is torch's: uniform within 1 / sqrt(in_features), bias too.
+    generator : torch.Generator, default=None
+        Where the numbers come from. None takes torch's global one.
+
+    Shape
+    -----
+    (N, in_features) to (N, out_features).
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        *,
+        initialization: str = "default",
+        generator: torch.Generator | None = None,
+    ):
+        if initialization not in INITIALIZATIONS:
+            raise ValueError(f"initialization must be one of {sorted(INITIALIZATIONS)}. Got {initialization!r}.")
+        self._first_weights = (initialization, generator)
+        super().__init__(in_features, out_features, bias)
+        del self._first_weights
+
+    def reset_parameters(self) -> None:
+        """Draw new weights; by torch's default and global generator if called by hand."""
+        initialization, generator = self.__dict__.get("_first_weights", ("default", None))
+        with torch.no_grad():
+            INITIALIZATIONS[initialization](self, generator)
+
+
+class MaskStream:
+    """The dropout masks of one layer, drawn from one generator in blocks.
+
+    One call of the generator serves many batches, because it costs more than the mask of a small batch. How large a block
+    is depends on the layer alone, so that the masks are the same whether a network trains alone or stacked with others.
+
+    Parameters
+    ----------
+    p : float
+        Probability of a zero.
+    generator : torch.Generator or None
+        Where the numbers come from; None takes torch's global one.
+    """
+
+    BLOCK = 1 << 16  # numbers drawn at a time: 256 kB, about 150 us
+
+    def __init__(self, p: float, generator: torch.Generator | None):
+        self.p, self.generator = p, generator
+        self.shape: tuple[int, ...] = ()
+        self.block: Tensor | None = None
+        self.position = 0
+
+    def next(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """Give the mask of the next batch: 0 or 1 / (1 - p), float32 of `shape`.
+
+        A batch that is smaller along the first axis than the one before (the last of an epoch) uses the first rows of
+        the next mask.
+        """
+        fits = self.shape[1:] == shape[1:] and len(self.shape) == len(shape) and shape[0] <= self.shape[0]
+        if not fits:
+            self.shape, self.block = tuple(shape), None
+        if self.block is None or self.position == len(self.block) or self.block.device != device:
+            n_masks = max(1, self.BLOCK // max(1, math.prod(self.shape)))
+            self.block = self.draw(torch.empty((n_masks, *self.shape), device=device))
+            self.position = 0
+        self.position += 1
+        return self.block[self.position - 1][: shape[0]]
+
+    def draw(self, out: Tensor) -> Tensor:
+        """Fill `out` with masks."""
+        if self.p >= 1.0:
+            return out.zero_()
+        return out.uniform_(generator=self.generator).ge_(self.p).mul_(1.0 / (1.0 - self.p))
+
+
+class Dropout(nn.Module):
+    """``torch.nn.Dropout`` with a generator of its own.
+
+    Parameters
+    ----------
+    p : float
+        Probability that an entry is set to zero while training; the others are divided by 1 - p.
+    generator : torch.Generator, default=None
+        Where the masks come from. None takes torch's global one.
+
+    Shape
+    -----
+    any, unchanged.
+    """
+
+    def __init__(self, p: float, generator: torch.Generator | None = None):
+        super().__init__()
+        self.p = p
+        self.generator = generator
+        self.masks: MaskStream | None = None
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Drop entries of X while training; give X back otherwise."""
+        if not self.training or not self.p:
+            return X
+        return X * self.next_mask(tuple(X.shape), X.device)
+
+    def next_mask(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
+        """Give the mask of the next batch, of `shape`; see `MaskStream`."""
+        if self.masks is None or self.masks.p != self.p or self.masks.generator is not self.generator:
+            self.masks = MaskStream(self.p, self.generator)
+        return self.masks.next(shape, device)
+
+    def extra_repr(self) -> str:
+        """Give the rate, as torch's layer does."""
+        return f"p={self.p}"
+
+    def __getstate__(self) -> dict:
+        # A generator is not part of what a layer is: the owner passes one again before training goes on.
+        return {**super().__getstate__(), "generator": None, "masks": None}
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    """``torch.nn.BatchNorm1d`` whose batch statistics take sample weights.
+
+    A row of weight 2 counts as two rows and one of weight 0 as none. A batch of one row, where a variance has no meaning,
+    leaves the running statistics as they are instead of raising.
+
+    Shape
+    -----
+    (N, n_features), unchanged.
+    """
+
+    def forward(self, X: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+        """Normalise X of shape (N, n_features), by its own statistics while training."""
+        if not self.training or (sample_weight is None and len(X) > 1):
+            return super().forward(X)
+        mean, var, n_rows = weighted_moments(X, sample_weight)
+        if n_rows > 1 and self.track_running_stats:
+            with torch.no_grad():
+                self.num_batches_tracked += 1
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(var * (n_rows / (n_rows - 1)), self.momentum)
+        normalised = (X - mean) * torch.rsqrt(var + self.eps)
+        return normalised if self.weight is None else normalised * self.weight + self.bias
+
+
+def weighted_moments(X: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor, int]:
+    """Weighted mean and (biased) variance of the columns of X, and the number of rows of positive weight."""
+    if sample_weight is None:
+        sample_weight = X.new_ones(len(X))
+    share = (sample_weight / sample_weight.sum().clamp_min(torch.finfo(X.dtype).tiny)).unsqueeze(0)
+    mean = (share @ X).squeeze(0)
+    return mean, (share @ (X - mean).square()).squeeze(0), int((sample_weight > 0).sum())
+
+
+class FeedForward(nn.Sequential):
+    """Layers one after another that take rows, dense or sparse, and their weights.
+
+    Whatever is built from `Linear`, `BatchNorm1d`, `Dropout` and elementwise activations only can be trained many at a
+    time, as one stack.
+
+    Shape
+    -----
+    (N, n_features) to (N, n_outputs).
+    """
+
+    takes_sample_weight = True
+    draws_from_generator = True
+
+    def forward(self, X: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+        """Map X of shape (N, n_features) to the outputs; `sample_weight` enters batch statistics alone."""
+        if X.layout != torch.strided and not isinstance(self[0], nn.Linear):
+            X = X.to_dense()  # the rows of one batch; a linear layer takes them as they are
+        for layer in self:
+            X = layer(X, sample_weight) if isinstance(layer, BatchNorm1d) else layer(X)
+        return X

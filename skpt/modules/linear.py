@@ -1,0 +1,87 @@
+"""The linear map, for linear, logistic and softmax regression."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from skpt.modules.layers import BatchNorm1d, Dropout, FeedForward, Linear, make_activation
+
+__all__ = ["LinearModule"]
+
+
+class LinearModule(FeedForward):
+    """A linear map of the features, optionally normalised and with dropout before it and a link function after it.
+
+    Parameters
+    ----------
+    n_features : int
+        Number of input columns.
+    n_outputs : int
+        Number of output columns.
+    bias : bool, default=True
+        Whether an intercept is learnt.
+    activation : str or callable, default="identity"
+        Function of the output, the inverse link of a generalised linear model.
+    dropout : float, default=0.0
+        Probability that a feature is dropped while training.
+    batch_norm : bool, default=False
+        Whether the features are batch-normalised first.
+    initialization : str, default="default"
+        How the first weights are drawn: a name of ``skpt.modules.INITIALIZATIONS``.
+    generator : torch.Generator, default=None
+        Where the first weights come from. None takes torch's global generator.
+    noise_generator : torch.Generator, default=None
+        Where the dropout masks come from. None takes torch's global generator.
+
+    Shape
+    -----
+    (N, n_features) to (N, n_outputs).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from skpt.modules import LinearModule
+    >>> LinearModule(4, 1)(torch.zeros(5, 4)).shape
+    torch.Size([5, 1])
+    """
+
+    def __init__(
+        self,
+        n_features: int,
+        n_outputs: int,
+        *,
+        bias: bool = True,
+        activation: str | Callable[[], nn.Module] = "identity",
+        dropout: float = 0.0,
+        batch_norm: bool = False,
+        initialization: str = "default",
+        generator: torch.Generator | None = None,
+        noise_generator: torch.Generator | None = None,
+    ):
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        if batch_norm:
+            layers["batch_norm"] = BatchNorm1d(n_features)
+        if dropout:
+            layers["dropout"] = Dropout(dropout, noise_generator)
+        layers["output"] = Linear(n_features, n_outputs, bias, initialization=initialization, generator=generator)
+        if activation != "identity":
+            layers["activation"] = make_activation(activation)
+        super().__init__(layers)
+
+    @torch.no_grad()
+    def coefficients(self) -> tuple[Tensor, Tensor]:
+        """Weights (n_outputs, n_features) and biases (n_outputs,) as functions of the raw features.
+
+        In evaluation mode batch normalisation is linear too, and is folded in.
+        """
+        weight = self.output.weight.detach()
+        bias = self.output.bias.detach() if self.output.bias is not None else weight.new_zeros(len(weight))
+        norm = getattr(self, "batch_norm", None)
+        if norm is None:
+            return weight.clone(), bias.clone()
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        return weight * scale, bias + weight @ (norm.bias - norm.running_mean * scale)

@@ -1,0 +1,7 @@
+"""How any module is trained: batches, criteria, optimizers, schedules, targets, random numbers."""
+
+from skpt.training.criteria import CLASSIFICATION_CRITERIA, REGRESSION_CRITERIA
+from skpt.training.optimizers import OPTIMIZERS
+from skpt.training.schedules import SCHEDULES
+
+__all__ = ["CLASSIFICATION_CRITERIA", "OPTIMIZERS", "REGRESSION_CRITERIA", "SCHEDULES"]

@@ -1,0 +1,96 @@
+"""Batches of rows that lie in memory as tensors: no DataLoader, no Python per row."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["Batches", "rows_of"]
+
+
+def rows_of(X, index: Tensor | slice):
+    """Give some rows of a tensor, or of a CSR matrix as a sparse tensor.
+
+    Parameters
+    ----------
+    X : Tensor or scipy CSR matrix
+        All rows.
+    index : Tensor of int or slice
+        Which ones.
+
+    Returns
+    -------
+    Tensor
+        Dense, or of layout ``torch.sparse_csr``; never densified.
+    """
+    if isinstance(X, Tensor):
+        return X[index] if isinstance(index, slice) else X.index_select(0, index)
+    part = X[index if isinstance(index, slice) else index.numpy()]
+    if part.shape[0] and not part.has_canonical_format:
+        part.sum_duplicates()
+    return torch.sparse_csr_tensor(
+        torch.from_numpy(part.indptr.astype(np.int64)),
+        torch.from_numpy(part.indices.astype(np.int64)),
+        torch.from_numpy(part.data),
+        size=part.shape,
+        check_invariants=False,
+    )
+
+
+with warnings.catch_warnings():
+    # Torch says once per process that sparse CSR tensors are in beta: here, at import, and not in a user's fit.
+    warnings.simplefilter("ignore")
+    torch.sparse_csr_tensor([0, 0], torch.empty(0, dtype=torch.long), torch.empty(0), size=(1, 1))
+
+
+class Batches:
+    """An iterable over batches (X, y) or, with weights, (X, (y, weight)).
+
+    Parameters
+    ----------
+    X : Tensor or scipy CSR matrix of shape (n_samples, ...)
+        Inputs.
+    y : Tensor of shape (n_samples, ...)
+        Targets.
+    weight : Tensor of shape (n_samples,) or None
+        Row weights of mean one.
+    batch_size : int
+        Rows in a batch; the last one of an epoch may be smaller.
+    generator : torch.Generator or None
+        Shuffles the rows anew in each epoch; None keeps their order.
+    """
+
+    def __init__(self, X, y: Tensor, weight: Tensor | None, batch_size: int, generator: torch.Generator | None = None):
+        self.X, self.y, self.weight = X, y, weight
+        self.batch_size = batch_size
+        self.generator = generator
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.y) / self.batch_size)
+
+    def __iter__(self) -> Iterator:
+        n_samples = len(self.y)
+        if len(self) == 1:  # one batch holds all rows: their order does not matter
+            yield self._batch(slice(0, n_samples))
+            return
+        order = None if self.generator is None else torch.randperm(n_samples, generator=self.generator)
+        if order is not None:
+            order = order.to(self.y.device)
+        for start in range(0, n_samples, self.batch_size):
+            rows = slice(start, min(start + self.batch_size, n_samples))
+            yield self._batch(rows if order is None else order[rows])
+
+    def _batch(self, index: Tensor | slice):
+        y = rows_of(self.y, index)
+        return rows_of(self.X, index), y if self.weight is None else (y, rows_of(self.weight, index))
+
+    def rows(self) -> tuple:
+        """Give X, y and weight whole."""
+        return self.X, self.y, self.weight
+
+

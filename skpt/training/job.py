@@ -1,0 +1,94 @@
+"""What one fit asks for, whoever carries it out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from skpt.training.batches import Batches, rows_of
+from skpt.training.criteria import row_losses
+from skpt.training.monitor import Monitor
+from skpt.training.schedules import Schedule
+
+__all__ = ["TrainingJob", "evaluate"]
+
+
+@dataclass(eq=False)
+class TrainingJob:
+    """A module, its data, and how it is to be trained. Module, optimizer and monitor are changed in place.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network, with its first weights.
+    train : Batches
+        The training rows.
+    criterion : torch.nn.Module
+        The loss, row by row.
+    optimizer : torch.optim.Optimizer
+        Holds the hyperparameters, and the state where training goes on.
+    max_epochs : int
+        Number of epochs.
+    monitor : Monitor
+        Takes note of the losses and says when to stop.
+    valid : Batches, default=None
+        The validation rows.
+    schedule : Schedule, default=None
+        How the learning rate changes.
+    max_grad_norm : float, default=None
+        The largest norm that the gradient of all weights may have.
+    owner : str, default="The model"
+        Whose training it is, for messages.
+    after_epoch : callable, default=None
+        Called without arguments after each epoch, when the monitor has taken note of it.
+    error : Exception, default=None
+        Set where training failed.
+    """
+
+    module: nn.Module
+    train: Batches
+    criterion: nn.Module
+    optimizer: torch.optim.Optimizer
+    max_epochs: int
+    monitor: Monitor = field(default_factory=Monitor)
+    valid: Batches | None = None
+    schedule: Schedule | None = None
+    max_grad_norm: float | None = None
+    owner: str = "The model"
+    after_epoch: Callable[[], None] | None = None
+    error: Exception | None = None
+
+
+@torch.no_grad()
+def evaluate(predict: Callable[[Tensor], Tensor], criterion: nn.Module, batches: Batches, n_rows: int = 4096) -> float:
+    """Weighted mean loss over all rows, in the order and batches given.
+
+    Parameters
+    ----------
+    predict : callable
+        Gives the outputs of some rows; in evaluation mode.
+    criterion : torch.nn.Module
+        The loss.
+    batches : Batches
+        The rows.
+    n_rows : int, default=4096
+        How many rows go through at a time.
+
+    Returns
+    -------
+    float
+        The mean loss.
+    """
+    X, y, weight = batches.rows()
+    total, n_samples = 0.0, len(y)
+    for start in range(0, n_samples, n_rows):
+        part = slice(start, min(start + n_rows, n_samples))
+        losses = row_losses(criterion, predict(rows_of(X, part)), y[part])
+        if losses.ndim == 0:
+            total += float(losses) * (part.stop - part.start)
+        else:
+            total += float((losses if weight is None else losses * weight[part]).sum(dtype=torch.float64))
+    return total / n_samples

@@ -1,0 +1,328 @@
+"""Training by skorch's ladder: any module, criterion, optimizer, callback or iterator, one overridable step below another.
+
+Nothing here knows a network or an estimator. The steps are skorch's (`train_step`, `train_step_single`, `infer`,
+`get_loss`, ...), so that a subclass may replace any of them; what surrounds them costs next to nothing per batch.
+"""
+
+from __future__ import annotations
+
+import time
+from contextlib import nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from skorch import NeuralNet
+from skorch.callbacks import Callback
+from skorch.dataset import unpack_data
+from skorch.utils import to_device
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from skpt.training.batches import Batches, rows_of
+from skpt.training.criteria import mean_loss
+from skpt.training.job import TrainingJob
+from skpt.training.monitor import check_finite
+from skpt.training.randomness import borrowed_global_generator
+
+__all__ = ["BatchesDataset", "TrainingLadder"]
+
+# The steps that a subclass may replace. A net with a replaced step climbs the ladder; it cannot be stacked.
+RUNGS = ("train_step", "train_step_single", "validation_step", "run_single_epoch", "infer", "get_loss", "get_iterator")
+
+
+class BatchesDataset(Dataset):
+    """Rows in memory as a torch Dataset, for a DataLoader of the user's.
+
+    Parameters
+    ----------
+    batches : Batches
+        The rows.
+    """
+
+    def __init__(self, batches: Batches):
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return len(self.batches.y)
+
+    def __getitem__(self, i: int):
+        X, y, weight = self.batches.rows()
+        Xi = X[i] if isinstance(X, Tensor) else torch.from_numpy(X[[i]].toarray()[0])
+        return Xi, y[i] if weight is None else (y[i], weight[i])
+
+
+class TrainingLadder(NeuralNet):
+    """A skorch net whose epochs are run over batches in memory, with weights, and watched for divergence."""
+
+    def replaced_rungs(self) -> list[str]:
+        """Name the steps that a subclass replaced."""
+        return [name for name in RUNGS if getattr(type(self), name) is not getattr(TrainingLadder, name)]
+
+    def climb(self, job: TrainingJob, X, y, datasets: dict[str, Any], reporter) -> None:
+        """Train.
+
+        Parameters
+        ----------
+        job : TrainingJob
+            What is to be trained.
+        X, y : object
+            What the user gave, for callbacks.
+        datasets : dict
+            ``dataset_train`` and ``dataset_valid``, for callbacks.
+        reporter : object
+            With `fill_row(row)`, which writes an epoch into the history, and `report()`.
+        """
+        context = nullcontext()
+        if not getattr(self.module_, "draws_from_generator", False):
+            context = borrowed_global_generator(self.streams_.noise)
+        with context:
+            self.notify("on_train_begin", X=X, y=y)
+            try:
+                self._run_epochs(job, datasets, reporter)
+            finally:
+                self.notify("on_train_end", X=X, y=y)
+
+    def _run_epochs(self, job: TrainingJob, datasets: dict[str, Any], reporter) -> None:
+        train = self.get_iterator(job.train, training=True)
+        valid = None if job.valid is None else self.get_iterator(job.valid, training=False)
+        kept, best = self._copy_weights(), None
+        for _ in range(job.max_epochs):
+            started = time.perf_counter()
+            self.notify("on_epoch_begin", **datasets)
+            place = (len(job.monitor.train_loss) + 1, self.optimizer_.param_groups[0]["lr"], job.owner)
+            try:
+                train_loss = self._mean_epoch_loss(train, True, "train", self.train_step, place)
+                valid_loss = None
+                if valid is not None:
+                    valid_loss = self._mean_epoch_loss(valid, False, "valid", self.validation_step, place)
+                if not all(bool(torch.isfinite(p).all()) for p in self.module_.parameters()):
+                    check_finite([float("nan")], *place)
+            except FloatingPointError:
+                self._put_weights(kept)
+                raise
+            is_best, stop = job.monitor.update(train_loss, valid_loss, time.perf_counter() - started)
+            kept = self._copy_weights(kept)
+            if is_best and job.monitor.early_stopping:
+                best = self._copy_weights(best)
+            reporter.fill_row(self.history_[-1])
+            stop = self._end_epoch(datasets) or stop
+            reporter.report()
+            if stop:
+                break
+        if best is not None:
+            self._put_weights(best)
+
+    def _mean_epoch_loss(self, iterator, training: bool, prefix: str, step_fn, place: tuple) -> float:
+        self.run_single_epoch(iterator, training=training, prefix=prefix, step_fn=step_fn)
+        losses, n_rows = self.epoch_losses_
+        check_finite(losses, *place)
+        return float(np.average(losses, weights=n_rows))
+
+    def _end_epoch(self, datasets: dict[str, Any]) -> bool:
+        """Notify callbacks; say whether one of them asks to stop, as skorch's do by raising KeyboardInterrupt."""
+        try:
+            self.notify("on_epoch_end", **datasets)
+        except KeyboardInterrupt as stop:
+            innermost = stop.__traceback__
+            while innermost.tb_next is not None:
+                innermost = innermost.tb_next
+            if not innermost.tb_frame.f_code.co_name.startswith("on_"):
+                raise  # the user's own Ctrl-C
+            return True
+        return False
+
+    def run_single_epoch(self, iterator, training, prefix, step_fn, **fit_params):
+        """Run all batches once.
+
+        Parameters
+        ----------
+        iterator : iterable
+            Batches (X, y) or (X, (y, weight)).
+        training : bool
+            Whether weights are changed.
+        prefix : {"train", "valid"}
+            What the losses are called in the history.
+        step_fn : callable
+            What is done with a batch.
+        **fit_params
+            Passed on to `step_fn`.
+        """
+        watched = any(_watches_batches(callback) for _, callback in self.callbacks_)
+        losses, n_rows = [], []
+        for batch in iterator:
+            if watched:
+                self.notify("on_batch_begin", batch=batch, training=training)
+            step = step_fn(batch, **fit_params)
+            losses.append(step["loss"].detach())
+            n_rows.append(len(step["y_pred"]))
+            if watched:
+                self.history_.record_batch(prefix + "_loss", losses[-1].item())
+                self.history_.record_batch(prefix + "_batch_size", n_rows[-1])
+                self.notify("on_batch_end", batch=batch, training=training, **step)
+        self.history_.record(prefix + "_batch_count", len(losses))
+        self.epoch_losses_ = torch.stack(losses).tolist(), n_rows
+
+    def _set_training(self, training: bool = True) -> None:
+        for module in (self.module_, self.criterion_):
+            if module.training != training:
+                module.train(training)
+
+    def train_step(self, batch, **fit_params):
+        """Make one optimization step.
+
+        Parameters
+        ----------
+        batch : tuple
+            (X, y) or (X, (y, weight)).
+        **fit_params
+            Passed on to the module.
+
+        Returns
+        -------
+        dict
+            ``loss`` and ``y_pred``, of the first evaluation where the optimizer makes several.
+        """
+        if any(type(callback).on_grad_computed is not Callback.on_grad_computed for _, callback in self.callbacks_):
+            return super().train_step(batch, **fit_params)
+        steps = []
+
+        def closure() -> Tensor:
+            self.optimizer_.zero_grad()
+            step = self.train_step_single(batch, **fit_params)
+            steps.append(step)
+            return step["loss"]
+
+        self.optimizer_.step(closure)
+        return steps[0]
+
+    def train_step_single(self, batch, **fit_params):
+        """Compute outputs, loss and gradients of one batch.
+
+        Parameters
+        ----------
+        batch : tuple
+            (X, y) or (X, (y, weight)).
+        **fit_params
+            Passed on to the module.
+
+        Returns
+        -------
+        dict
+            ``loss`` and ``y_pred``.
+        """
+        self._set_training(True)
+        Xi, yi = unpack_data(batch)
+        if isinstance(yi, (tuple, list)) and getattr(self.module_, "takes_sample_weight", False):
+            fit_params = {**fit_params, "sample_weight": to_device(yi[1], self.device_)}
+        y_pred = self.infer(Xi, **fit_params)
+        loss = self.get_loss(y_pred, yi, X=Xi, training=True)
+        loss.backward()
+        if self.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.module_.parameters(), self.max_grad_norm)
+        return {"loss": loss, "y_pred": y_pred}
+
+    def infer(self, x, **fit_params):
+        """Give the network's outputs for one batch.
+
+        Parameters
+        ----------
+        x : Tensor
+            Inputs.
+        **fit_params
+            Passed on to the module.
+
+        Returns
+        -------
+        Tensor of shape (n_samples, n_outputs)
+            The outputs.
+        """
+        return self.module_(to_device(x, self.device_), **fit_params)
+
+    def get_loss(self, y_pred, y_true, X=None, training=False):
+        """Give the (weighted) mean loss of one batch.
+
+        Parameters
+        ----------
+        y_pred : Tensor
+            The network's outputs.
+        y_true : Tensor or (Tensor, Tensor)
+            Encoded targets, with weights of mean one or without.
+        X : Tensor, default=None
+            The inputs; unused.
+        training : bool, default=False
+            Whether the network is trained; unused.
+
+        Returns
+        -------
+        Tensor
+            A scalar.
+        """
+        y_true, weight = y_true if isinstance(y_true, (tuple, list)) else (y_true, None)
+        weight = weight if weight is None else to_device(weight, self.device_)
+        return mean_loss(self.criterion_, y_pred, to_device(y_true, self.device_), weight)
+
+    def get_iterator(self, dataset, training=False):
+        """Give an iterable over batches.
+
+        Parameters
+        ----------
+        dataset : Batches or torch Dataset
+            The rows.
+        training : bool, default=False
+            Whether `iterator_train` is asked for, or `iterator_valid`.
+
+        Returns
+        -------
+        iterable
+            Batches in memory by default; what the parameter `iterator_train` (or `iterator_valid`) gives where it is set.
+        """
+        prefix = "iterator_train" if training else "iterator_valid"
+        iterator = getattr(self, prefix)
+        if iterator is None:
+            return dataset
+        arguments = self.get_params_for(prefix)
+        if isinstance(dataset, Batches):
+            arguments.setdefault("batch_size", dataset.batch_size)
+            generator = dataset.generator
+            dataset = BatchesDataset(dataset)
+            if iterator is DataLoader and not {"sampler", "batch_sampler", "shuffle"} & arguments.keys():
+                arguments.update(shuffle=generator is not None, generator=self.streams_.order)
+        return iterator(dataset, **arguments)
+
+    def outputs_of(self, X, n_rows: int):
+        """Give the network's outputs some rows at a time, in the mode that it is in.
+
+        Parameters
+        ----------
+        X : Tensor or CSR matrix
+            Encoded inputs.
+        n_rows : int
+            Rows at a time.
+
+        Yields
+        ------
+        Tensor
+            Outputs.
+        """
+        n_samples = X.shape[0]
+        for start in range(0, n_samples, n_rows):
+            yield self.infer(rows_of(X, slice(start, min(start + n_rows, n_samples))))
+
+    def _copy_weights(self, into: list[Tensor] | None = None) -> list[Tensor]:
+        state = list(self.module_.state_dict().values())
+        if into is None:
+            return [t.clone() for t in state]
+        for kept, t in zip(into, state, strict=True):
+            kept.copy_(t)
+        return into
+
+    @torch.no_grad()
+    def _put_weights(self, state: list[Tensor]) -> None:
+        for t, kept in zip(self.module_.state_dict().values(), state, strict=True):
+            t.copy_(kept)
+
+
+def _watches_batches(callback) -> bool:
+    methods = ("on_batch_begin", "on_batch_end")
+    return any(getattr(type(callback), name, None) is not getattr(Callback, name) for name in methods)

@@ -1,0 +1,128 @@
+"""What is watched while a model trains: losses, the best epoch, early stopping, divergence, convergence."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+
+from skpt.exceptions import DivergedError, NotConvergedWarning
+
+__all__ = ["Monitor", "check_finite", "warn_if_still_falling"]
+
+
+class Monitor:
+    """The losses of one model, epoch by epoch, and the decisions that follow from them.
+
+    Parameters
+    ----------
+    early_stopping : bool, default=False
+        Whether training ends when the validation loss no longer falls.
+    n_iter_no_change : int, default=10
+        Number of epochs without an improvement of at least `tol` after which training ends.
+    tol : float, default=1e-4
+        The improvement that counts, in the criterion's unit.
+
+    Attributes
+    ----------
+    train_loss, valid_loss : list of float
+        Mean losses of each epoch. `valid_loss` stays empty without a validation set.
+    best_epoch : int
+        The epoch of the lowest validation loss (training loss without a validation set), counted from 1.
+    """
+
+    def __init__(self, early_stopping: bool = False, n_iter_no_change: int = 10, tol: float = 1e-4):
+        self.early_stopping = early_stopping
+        self.n_iter_no_change = n_iter_no_change
+        self.tol = tol
+        self.train_loss: list[float] = []
+        self.valid_loss: list[float] = []
+        self.seconds: list[float] = []
+        self.best_epoch = 0
+        self.best_loss = math.inf
+        self._reference = math.inf
+        self._n_stale = 0
+
+    def update(self, train_loss: float, valid_loss: float | None, seconds: float = 0.0) -> tuple[bool, bool]:
+        """Take note of one epoch.
+
+        Parameters
+        ----------
+        train_loss : float
+            Mean training loss of the epoch.
+        valid_loss : float or None
+            Loss on the validation set after the epoch.
+        seconds : float, default=0.0
+            How long the epoch took.
+
+        Returns
+        -------
+        is_best : bool
+            Whether this was the best epoch so far.
+        stop : bool
+            Whether training should end.
+        """
+        self.train_loss.append(train_loss)
+        self.seconds.append(seconds)
+        if valid_loss is not None:
+            self.valid_loss.append(valid_loss)
+        loss = train_loss if valid_loss is None else valid_loss
+        is_best = loss < self.best_loss
+        if is_best:
+            self.best_loss, self.best_epoch = loss, len(self.train_loss)
+        if loss < self._reference - self.tol:
+            self._reference, self._n_stale = loss, 0
+        else:
+            self._n_stale += 1
+        return is_best, self.early_stopping and self._n_stale >= self.n_iter_no_change
+
+
+def check_finite(batch_losses: Sequence[float], epoch: int, lr: float, owner: str = "The model") -> None:
+    """Raise if a loss of an epoch is NaN or infinite.
+
+    Parameters
+    ----------
+    batch_losses : sequence of float
+        Mean loss of each batch, in order.
+    epoch : int
+        The epoch, counted from 1.
+    lr : float
+        The learning rate in force.
+    owner : str, default="The model"
+        Whose training it is, for the message.
+
+    Raises
+    ------
+    DivergedError
+        It names the epoch, the batch, the learning rate and a smaller one to try.
+    """
+    for batch, loss in enumerate(batch_losses, start=1):
+        if not math.isfinite(loss):
+            raise DivergedError(
+                f"{owner} diverged: the training loss became {loss} in epoch {epoch}, batch {batch}, with lr={lr:g}. "
+                f"Try a smaller learning rate, for example lr={lr / 10:g}, scale X, or set max_grad_norm=1.0. "
+                "The weights of the last finite epoch were kept.",
+                epoch,
+                batch,
+                lr,
+            )
+
+
+def warn_if_still_falling(losses: Sequence[float], lr: float, owner: str) -> None:
+    """Warn if the loss fell in the last tenth of the epochs at more than 0.8 of its average speed.
+
+    An exponential approach to the minimum does so as long as training lasted less than about half its time constant.
+    """
+    n_epochs = len(losses)
+    if n_epochs < 20:
+        return
+    last = n_epochs // 10
+    average_speed = (losses[0] - losses[-1]) / (n_epochs - 1)
+    last_speed = (losses[-1 - last] - losses[-1]) / last
+    if average_speed > 0 and last_speed > 0.8 * average_speed:
+        warnings.warn(
+            f"{owner} has not converged: after {n_epochs} epochs with lr={lr:g} the training loss still falls about as fast "
+            "as at the start. Raise lr or max_epochs.",
+            NotConvergedWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,120 @@
+"""Which rows are the same, and which are held out: decided by their content, not by their place or number.
+
+A fit with integer sample weights must equal a fit with repeated rows. So equal rows are never split between training and
+validation, and where one batch holds all rows, equal rows become one row of their summed weight, in an order that does
+not depend on how they came.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from scipy import sparse
+
+__all__ = ["equal_rows", "hold_out", "merge_equal_rows"]
+
+
+def equal_rows(X, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Find rows with the same X and y.
+
+    Parameters
+    ----------
+    X : ndarray or CSR matrix of shape (n_samples, ...)
+        The inputs.
+    y : ndarray of shape (n_samples, ...)
+        The targets.
+
+    Returns
+    -------
+    first : ndarray of int
+        One row of each kind, in an order given by content alone.
+    kind : ndarray of int, shape (n_samples,)
+        The position in `first` of each row's kind.
+    """
+    keys = [_row_bytes(y)]
+    if sparse.issparse(X):
+        # A fixed random projection in double precision: equal rows give equal numbers, others differ almost surely.
+        X = X.tocsr()
+        X.sum_duplicates()
+        keys.append(_row_bytes(X.astype(np.float64) @ np.random.default_rng(0).standard_normal((X.shape[1], 2))))
+    else:
+        keys.append(_row_bytes(X))
+    joined = np.concatenate(keys, axis=1)
+    rows = np.ascontiguousarray(joined).view(np.dtype((np.void, joined.shape[1]))).ravel()
+    _, first, kind = np.unique(rows, return_index=True, return_inverse=True)
+    return first, kind
+
+
+def _row_bytes(a: np.ndarray) -> np.ndarray:
+    """The rows as bytes; the same for equal numbers of any dtype."""
+    a = a.reshape(len(a), -1)
+    if a.dtype.kind in "biuf":
+        with np.errstate(over="ignore"):
+            a = a.astype(np.float32 if a.shape[1] > 1 else np.float64) + 0.0  # no negative zero
+    elif a.dtype.kind not in "SU":
+        a = np.unique(a.ravel(), return_inverse=True)[1].reshape(a.shape)
+    return np.ascontiguousarray(a).view(np.uint8).reshape(len(a), -1)
+
+
+def merge_equal_rows(X, y: np.ndarray, weight: np.ndarray | None):
+    """Make equal rows one row of their summed weight, in an order given by content alone.
+
+    Parameters
+    ----------
+    X : ndarray or CSR matrix of shape (n_samples, ...)
+        The inputs.
+    y : ndarray of shape (n_samples, ...)
+        The targets.
+    weight : ndarray of shape (n_samples,) or None
+        Sample weights; None counts as ones.
+
+    Returns
+    -------
+    X, y, weight
+        The same, shorter where rows were equal. `weight` is None where it would be constant.
+    """
+    first, kind = equal_rows(X, y)
+    weight = np.bincount(kind, weights=weight, minlength=len(first))
+    return X[first], y[first], None if np.all(weight == weight[0]) else weight
+
+
+def hold_out(X, y, weight, fraction: float, strata, generator: torch.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Choose the rows that validate.
+
+    Parameters
+    ----------
+    X, y : array-like
+        All rows.
+    weight : ndarray of shape (n_samples,) or None
+        Sample weights: the fraction is one of the weight.
+    fraction : float in (0, 1)
+        How much is held out.
+    strata : ndarray of shape (n_samples,) or None
+        Classes whose shares are kept. Every class with at least two kinds of rows keeps one in training.
+    generator : torch.Generator
+        Moved by one draw.
+
+    Returns
+    -------
+    train, valid : ndarray of int
+        Row numbers, ascending. Equal rows are on the same side.
+    """
+    first, kind = equal_rows(X, y)
+    weight = np.bincount(kind, weights=weight, minlength=len(first))
+    order = torch.randperm(len(first), generator=generator).numpy()
+    held = np.zeros(len(first), dtype=bool)
+    groups = np.zeros(len(first), dtype=int) if strata is None else strata[first]
+    for group in np.unique(groups):
+        members = order[groups[order] == group]
+        held[members[_lightest_prefix(weight[members], fraction)]] = True
+    if not held.any():
+        held[order[0]] = True
+    valid = held[kind]
+    return np.flatnonzero(~valid), np.flatnonzero(valid)
+
+
+def _lightest_prefix(weight: np.ndarray, fraction: float) -> slice:
+    """The prefix whose weight is nearest to the fraction; never all."""
+    total = np.cumsum(weight)
+    n = int(np.argmin(np.abs(np.concatenate([[0.0], total]) - fraction * total[-1])))
+    return slice(0, min(n, len(weight) - 1))

@@ -1,0 +1,202 @@
+"""Targets: what the user's y becomes for a network, and what a network's outputs become for the user."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.special import expit, softmax
+from sklearn.utils.multiclass import type_of_target
+
+from skpt.exceptions import InvalidInputError
+
+__all__ = ["ClassTarget", "NumericTarget", "target_from_dict"]
+
+
+class NumericTarget:
+    """Numbers, standardised inside or not.
+
+    Attributes
+    ----------
+    n_outputs : int
+        Number of columns.
+    is_1d : bool
+        Whether y had one dimension.
+    mean, scale : ndarray of shape (n_outputs,)
+        What is taken off and divided by.
+    dtype : numpy.dtype
+        Of the predictions: float32 for a float32 y, float64 otherwise.
+    """
+
+    kind = "numeric"
+
+    def __init__(self, n_outputs: int, is_1d: bool, dtype, mean=None, scale=None):
+        self.n_outputs, self.is_1d, self.dtype = int(n_outputs), bool(is_1d), np.dtype(dtype)
+        self.mean = np.zeros(self.n_outputs) if mean is None else np.asarray(mean, dtype=np.float64)
+        self.scale = np.ones(self.n_outputs) if scale is None else np.asarray(scale, dtype=np.float64)
+
+    @classmethod
+    def from_y(cls, y: np.ndarray) -> NumericTarget:
+        """Read the form of y."""
+        return cls(1 if y.ndim == 1 else y.shape[1], y.ndim == 1, np.float32 if y.dtype == np.float32 else np.float64)
+
+    def standardize(self, y: np.ndarray, weight: np.ndarray | None) -> None:
+        """Learn mean and scale from the training rows; a constant column keeps the scale one."""
+        y = y.reshape(len(y), -1).astype(np.float64)
+        self.mean = np.average(y, axis=0, weights=weight)
+        scale = np.sqrt(np.average((y - self.mean) ** 2, axis=0, weights=weight))
+        self.scale = np.where(scale > 10 * np.finfo(np.float64).eps * np.maximum(1.0, np.abs(self.mean)), scale, 1.0)
+
+    def check(self, y: np.ndarray) -> None:
+        """Raise if y has not the form that was learnt."""
+        n_outputs = 1 if y.ndim == 1 else y.shape[1]
+        if n_outputs != self.n_outputs:
+            raise InvalidInputError(f"y has {n_outputs} outputs, but this estimator was fitted with {self.n_outputs}.")
+
+    def encode(self, y: np.ndarray) -> torch.Tensor:
+        """Give float32 (n_samples, n_outputs)."""
+        y = (y.reshape(len(y), -1) - self.mean) / self.scale
+        return torch.from_numpy(np.ascontiguousarray(y, dtype=np.float32))
+
+    def decode(self, outputs: np.ndarray) -> np.ndarray:
+        """Give predictions in the form of y."""
+        y = (outputs.astype(np.float64).reshape(len(outputs), -1) * self.scale + self.mean).astype(self.dtype)
+        return y.ravel() if self.is_1d else y
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything as JSON types."""
+        return {
+            "kind": self.kind,
+            "n_outputs": self.n_outputs,
+            "is_1d": self.is_1d,
+            "dtype": self.dtype.name,
+            "mean": self.mean.tolist(),
+            "scale": self.scale.tolist(),
+        }
+
+
+class ClassTarget:
+    """Classes of any kind, or a multi-label indicator matrix.
+
+    Parameters
+    ----------
+    classes : ndarray
+        The sorted class labels.
+    multilabel : bool
+        Whether y is an indicator matrix.
+    takes_index : bool
+        Whether the criterion takes class numbers (one output per class), or one column of 0 and 1 per output.
+    """
+
+    kind = "classes"
+
+    def __init__(self, classes: np.ndarray, multilabel: bool, takes_index: bool):
+        self.classes, self.multilabel, self.takes_index = classes, bool(multilabel), bool(takes_index)
+        self.one_output = not takes_index and not multilabel and len(classes) <= 2
+        self.n_outputs = 1 if self.one_output else len(classes)
+
+    @classmethod
+    def classes_of(cls, y: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Read the classes of y, and whether it is an indicator matrix."""
+        if y.ndim == 2:
+            if type_of_target(y, input_name="y") != "multilabel-indicator":
+                raise InvalidInputError(
+                    f"y must have one column of classes, or be an indicator matrix of 0 and 1. Got shape {y.shape} of "
+                    f"type {type_of_target(y)!r}. For several class outputs use MultiOutputClassifier."
+                )
+            return np.arange(y.shape[1]), True
+        return np.unique(y), False
+
+    def check(self, y: np.ndarray) -> None:
+        """Raise if y has labels that are not among the classes."""
+        if self.multilabel != (y.ndim == 2) or (self.multilabel and y.shape[1] != len(self.classes)):
+            raise InvalidInputError(
+                f"y of shape {y.shape} has another form than before: "
+                f"{'indicators of ' if self.multilabel else ''}{len(self.classes)} classes."
+            )
+        if not self.multilabel:
+            unknown = np.setdiff1d(y, self.classes)
+            if len(unknown):
+                raise InvalidInputError(
+                    f"y has labels that are not in classes: {unknown[:5].tolist()}. The classes are "
+                    f"{self.classes[:10].tolist()}. Give all classes to the first call of partial_fit, or fit anew."
+                )
+
+    def encode(self, y: np.ndarray) -> torch.Tensor:
+        """Give int64 (n_samples,) or float32 (n_samples, n_outputs)."""
+        if self.multilabel:
+            return torch.from_numpy(np.ascontiguousarray(y != 0, dtype=np.float32))
+        index = np.searchsorted(self.classes, y)
+        if self.takes_index:
+            return torch.from_numpy(index.astype(np.int64))
+        if self.one_output:
+            return torch.from_numpy(index.astype(np.float32)[:, None])
+        return torch.from_numpy(np.eye(len(self.classes), dtype=np.float32)[index])
+
+    def probabilities(self, outputs: np.ndarray) -> np.ndarray:
+        """Give (n_samples, n_classes), each row adding up to one, or each label's own for indicators."""
+        outputs = outputs.astype(np.float64).reshape(len(outputs), -1)
+        if self.takes_index:
+            return softmax(outputs, axis=1)
+        p = expit(outputs)
+        if self.multilabel:
+            return p
+        if self.one_output:
+            return np.hstack([1 - p, p])
+        total = p.sum(axis=1, keepdims=True)
+        return np.divide(p, total, out=np.full_like(p, 1 / p.shape[1]), where=total > 0)
+
+    def decision(self, outputs: np.ndarray) -> np.ndarray:
+        """Give log-odds: (n_samples,) for two classes, (n_samples, n_classes) otherwise."""
+        outputs = outputs.astype(np.float64).reshape(len(outputs), -1)
+        if self.multilabel or len(self.classes) > 2:
+            return outputs
+        return outputs[:, 0] if self.one_output else outputs[:, 1] - outputs[:, 0]
+
+    def decode(self, outputs: np.ndarray) -> np.ndarray:
+        """Give class labels in the user's own terms."""
+        outputs = outputs.reshape(len(outputs), -1)
+        if self.multilabel:
+            return (outputs > 0).astype(np.int64)
+        index = (outputs[:, 0] > 0).astype(np.intp) if self.one_output else outputs.argmax(axis=1)
+        return self.classes[np.minimum(index, len(self.classes) - 1)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything as JSON types."""
+        dtype = "object" if self.classes.dtype == object else self.classes.dtype.str
+        return {
+            "kind": self.kind,
+            "classes": self.classes.tolist(),
+            "dtype": dtype,
+            "multilabel": self.multilabel,
+            "takes_index": self.takes_index,
+        }
+
+
+def target_from_dict(state: dict[str, Any]) -> NumericTarget | ClassTarget:
+    """Make a target of what its `to_dict` gave.
+
+    Parameters
+    ----------
+    state : dict
+        JSON types.
+
+    Returns
+    -------
+    NumericTarget or ClassTarget
+        As it was.
+
+    Raises
+    ------
+    InvalidInputError
+        If it is of no known kind.
+    """
+    state = dict(state)
+    kind = state.pop("kind", None)
+    if kind == NumericTarget.kind:
+        return NumericTarget(**state)
+    if kind == ClassTarget.kind:
+        classes = np.array(state.pop("classes"), dtype=np.dtype(state.pop("dtype")))
+        return ClassTarget(classes, **state)
+    raise InvalidInputError(f"A saved target must be of kind 'numeric' or 'classes'. Got {kind!r}.")
