@@ -92,6 +92,10 @@ class _Rows:
         weight = None if self.weight is None else self.weight[index]
         return _Rows(self.X[index], self.y[index], weight, self.number[index])
 
+    def merged(self) -> _Rows:
+        """Give equal rows as one row of their summed weight."""
+        return _Rows(*merge_equal_rows(self.X, self.y, self.weight), self.number[:0])
+
 
 class NetEstimator(CallbackSupportMixin, TrainingLadder):
     """Base of all estimators: a skorch net that takes its sizes from the data.
@@ -295,11 +299,9 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         with self._restored_on_error():
             self._validate_params()
             data = self._read_training(X, y, sample_weight, reset=not goes_on)
-            data, valid = self._split(data, X_val, y_val, new=not goes_on)
-            if not goes_on:
-                self._learn_scales(data)
-            job = self._make_job(data, valid, self.max_epochs, new=not goes_on)
+            data, valid = self._split(data, X_val, y_val)
             datasets = self._user_datasets(X, y, X_val, y_val, data, valid)
+            job = self._make_job(data, valid, self.max_epochs, new=not goes_on)
         self._train(job, X, y, datasets)
         return self
 
@@ -326,10 +328,8 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         with self._restored_on_error():
             self._validate_params()
             data = self._read_training(X, y, sample_weight, reset=new, classes=classes)
-            if new:
-                self._learn_scales(data)
-            job = self._make_job(data, None, 1, new=new)
             datasets = self._user_datasets(X, y, None, None, data, None)
+            job = self._make_job(data, None, 1, new=new)
         self._train(job, X, y, datasets)
         return self
 
@@ -379,7 +379,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     def _read_options(self) -> dict[str, Any]:
         return {"accept_sparse": "csr", "dtype": [np.float64, np.float32]}
 
-    def _split(self, data: _Rows, X_val, y_val, *, new: bool) -> tuple[_Rows, _Rows | None]:
+    def _split(self, data: _Rows, X_val, y_val) -> tuple[_Rows, _Rows | None]:
         """Give the training and the validation rows."""
         if (X_val is None) != (y_val is None):
             given, missing = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
@@ -421,9 +421,6 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             weight = class_weight if weight is None else weight * class_weight
         X, y = self._encode_X(X), self.target_.encode(y)
         size = self._batch_rows(len(y))
-        if training and size >= len(y):
-            X, y, weight = merge_equal_rows(_as_numpy(X), y.numpy(), weight)
-            X, y = to_float32(X), torch.from_numpy(y)
         if weight is not None:
             weight = None if np.all(weight == weight[0]) else torch.from_numpy((weight / weight.mean()).astype(np.float32))
         generator = self.streams_.order if training and self.shuffle else None
@@ -582,6 +579,10 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
 
     def _make_job(self, data: _Rows, valid: _Rows | None, max_epochs: int, *, new: bool) -> TrainingJob:
         self.device_ = _find_device(self.device)
+        if self._batch_rows(len(data.y)) >= len(data.y):  # one batch holds all rows: neither order nor number matters
+            data = data.merged()
+        if new:
+            self._learn_scales(data)
         train = self._batches(data, training=True)
         held_out = None if valid is None else self._batches(valid, training=False)
         monitored = "train_loss" if valid is None else "valid_loss"
@@ -722,7 +723,8 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         ndarray of shape (n_samples,) or (n_samples, n_outputs)
             Numbers, or class labels.
         """
-        return self.target_.decode(self._outputs(X))
+        outputs = self._outputs(X)
+        return self.target_.decode(outputs)
 
     # ------------------------------------------------------------------ weights on disk, and copies
 
@@ -883,12 +885,8 @@ class NetRegressor(NetEstimator, NeuralNetRegressor):
 
     def _learn_scales(self, data: _Rows) -> None:
         super()._learn_scales(data)
-        if not self.standardize_target:
-            return
-        y, weight = data.y, data.weight
-        if self._batch_rows(len(y)) >= len(y):  # as the rows will be merged, so that weights and repeats agree exactly
-            _, y, weight = merge_equal_rows(data.X, y, weight)
-        self.target_.standardize(y, weight)
+        if self.standardize_target:
+            self.target_.standardize(data.y, data.weight)
 
     @property
     def predict_proba(self):
@@ -995,7 +993,8 @@ class NetClassifier(NetEstimator, NeuralNetClassifier):
         ndarray of shape (n_samples, n_classes)
             Rows add up to one, unless y has several labels per row: then each entry is its label's own probability.
         """
-        return self.target_.probabilities(self._outputs(X))
+        outputs = self._outputs(X)
+        return self.target_.probabilities(outputs)
 
     def decision_function(self, X):
         """Give the log-odds that classes are decided by.
@@ -1010,7 +1009,8 @@ class NetClassifier(NetEstimator, NeuralNetClassifier):
         ndarray of shape (n_samples,) or (n_samples, n_classes)
             For two classes one number, positive for the second.
         """
-        return self.target_.decision(self._outputs(X))
+        outputs = self._outputs(X)
+        return self.target_.decision(outputs)
 
 
 def _balanced_weight(y: np.ndarray, weight: np.ndarray | None) -> np.ndarray:

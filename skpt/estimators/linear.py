@@ -55,7 +55,7 @@ class _Linear(NetEstimator):
     def _learn_scales(self, data) -> None:
         super()._learn_scales(data)
         if self.optimizer == "auto" and self.scaler_ is not None:
-            self.scaler_.bound_curvature(data.X, MAX_CURVATURE)
+            self.scaler_.bound_curvature(data.X, data.weight, MAX_CURVATURE)
 
     def _raw_coefficients(self) -> tuple[np.ndarray, np.ndarray]:
         """Weights (n_outputs, n_features) and intercepts (n_outputs,) of the raw features."""
@@ -189,9 +189,9 @@ class LinearRegressor(_Linear, NetRegressor):
     >>> from skpt import LinearRegressor
     >>> from skpt.datasets import load_cars
     >>> X, y = load_cars(return_X_y=True, features=["wt"])
-    >>> net = LinearRegressor(optimizer="sgd", lr=0.05, max_epochs=500, batch_size=-1, random_state=0).fit(X, y)
+    >>> net = LinearRegressor(random_state=0).fit(X, y)
     >>> net.coef_.round(2), round(net.intercept_, 2)
-    (array([-5.34]), 37.28)
+    (array([-5.34]), 37.29)
     """
 
     def __init__(

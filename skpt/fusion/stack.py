@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Sequence
-from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -22,16 +21,13 @@ from skpt.training.criteria import takes_class_index
 from skpt.training.job import TrainingJob, evaluate
 from skpt.training.monitor import check_finite
 from skpt.training.schedules import LearningRate
-from skpt.training.threads import one_thread
+from skpt.training.threads import threads_for
 
 __all__ = ["Stack", "group_key", "train_stack", "why_not_stacked"]
 
 # Rows of a last or only batch are filled up to a multiple of this, so that folds which differ by a row or two still share
 # a stack. A model alone fills up too: its numbers must not depend on its company.
 ROW_MULTIPLE = 8
-
-# Multiplications of a step from which a second thread pays (about 2 ms on one core).
-_WORTH_SHARING = 100_000_000
 
 
 def why_not_stacked(job: TrainingJob) -> str | None:
@@ -444,14 +440,8 @@ def train_stack(jobs: Sequence[TrainingJob]) -> None:
     jobs : sequence of TrainingJob
         Changed in place.
     """
-    device = jobs[0].train.y.device
-    with one_thread() if device.type == "cpu" and _work(jobs[0]) < _WORTH_SHARING else nullcontext():
+    with threads_for(jobs[0]):
         Stack(jobs).train()
-
-
-def _work(job: TrainingJob) -> int:
-    """Multiplications of a training step of one model, about."""
-    return 3 * min(job.train.batch_size, len(job.train.y)) * sum(p.numel() for p in job.module.parameters())
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

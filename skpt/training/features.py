@@ -53,7 +53,7 @@ class FeatureScaler:
         scale = np.sqrt(np.maximum(var, 0.0))
         return cls(mean, np.where(scale > 100 * np.finfo(X.dtype).eps * size, scale, 1.0))
 
-    def bound_curvature(self, X, limit: float) -> None:
+    def bound_curvature(self, X, weight: np.ndarray | None, limit: float) -> None:
         """Enlarge all scales alike until no direction of the scaled rows has a second moment above a limit.
 
         Many features that say the same add up to one steep direction, on which gradient descent would diverge. The largest
@@ -63,14 +63,18 @@ class FeatureScaler:
         ----------
         X : ndarray or CSR matrix of shape (n_samples, n_features)
             The training rows.
+        weight : ndarray of shape (n_samples,) or None
+            Their weights.
         limit : float
             The largest second moment.
         """
-        rows = self(X[:: max(1, X.shape[0] // 2000)])
+        some = slice(None, None, max(1, X.shape[0] // 2000))
+        rows = self(X[some])
+        share = np.full(rows.shape[0], 1.0 / rows.shape[0]) if weight is None else weight[some] / weight[some].sum()
         direction = np.random.default_rng(0).standard_normal(X.shape[1])
         curvature = 0.0
         for _ in range(20):
-            image = rows.T @ (rows @ direction) / rows.shape[0]
+            image = rows.T @ (share * (rows @ direction))
             curvature = np.linalg.norm(image) / max(np.linalg.norm(direction), np.finfo(np.float64).tiny)
             if not curvature:
                 return

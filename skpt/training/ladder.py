@@ -24,6 +24,7 @@ from skpt.training.criteria import mean_loss
 from skpt.training.job import TrainingJob
 from skpt.training.monitor import check_finite
 from skpt.training.randomness import borrowed_global_generator
+from skpt.training.threads import threads_for
 
 __all__ = ["BatchesDataset", "TrainingLadder"]
 
@@ -76,7 +77,7 @@ class TrainingLadder(NeuralNet):
         context = nullcontext()
         if not getattr(self.module_, "draws_from_generator", False):
             context = borrowed_global_generator(self.streams_.noise)
-        with context:
+        with threads_for(job), context:
             self.notify("on_train_begin", X=X, y=y)
             try:
                 self._run_epochs(job, datasets, reporter)

@@ -49,8 +49,7 @@ def _row_bytes(a: np.ndarray) -> np.ndarray:
     """The rows as bytes; the same for equal numbers of any dtype."""
     a = a.reshape(len(a), -1)
     if a.dtype.kind in "biuf":
-        with np.errstate(over="ignore"):
-            a = a.astype(np.float32 if a.shape[1] > 1 else np.float64) + 0.0  # no negative zero
+        a = a.astype(np.float64) + 0.0  # no negative zero
     elif a.dtype.kind not in "SU":
         a = np.unique(a.ravel(), return_inverse=True)[1].reshape(a.shape)
     return np.ascontiguousarray(a).view(np.uint8).reshape(len(a), -1)
