@@ -61,9 +61,9 @@ def _compare_on_cars(args) -> None:
         raise InvalidInputError(f"--cv {args.cv} needs {2 * args.cv} rows, and there are {len(y)} cars")
     folder = _folder_to_write(args.out)
     print(f"cars: {len(y)} rows, mpg (miles per gallon) from wt (weight in 1000 lb): regression\n", flush=True)
-    course = LinearRegressor(batch_size=-1, random_state=args.seed)
+    course = LinearRegressor(optimizer="sgd", batch_size=-1, standardize_features=False, random_state=args.seed)
     ours = {
-        "LinearRegressor": LinearRegressor(lr=0.1, batch_size=-1, standardize_features=True, random_state=args.seed),
+        "LinearRegressor": LinearRegressor(random_state=args.seed),
         "LinearRegressor, tuned": GridSearchCV(course, SEARCHED, scoring="r2", cv=3),
         "MLPRegressor": MLPRegressor(random_state=args.seed),
     }
@@ -99,11 +99,14 @@ def _compare_on_file(args) -> None:
     _check_folds(table, args.cv)
     folder = _folder_to_write(args.out)
     print("\n".join(_described(table, Path(args.file).name, args.target)), end="\n\n", flush=True)
+    # Adam with a falling learning rate comes as near to the exact line on columns of any kind as makes no difference.
+    falling = {"optimizer": "adam", "lr_schedule": "cosine", "random_state": args.seed}
     if table.classification:
-        baseline, ours = LogisticRegression(max_iter=1000), [LinearClassifier, MLPClassifier]
+        baseline, ours = LogisticRegression(max_iter=1000), [LinearClassifier(**falling), MLPClassifier(random_state=args.seed)]
     else:
-        baseline, ours = LinearRegression(), [LinearRegressor, MLPRegressor]
-    ours = {each.__name__: make_pipeline(_prepare(table), each(random_state=args.seed)) for each in ours}
+        baseline = LinearRegression()
+        ours = [LinearRegressor(standardize_target=True, **falling), MLPRegressor(random_state=args.seed)]
+    ours = {type(each).__name__: make_pipeline(_prepare(table), each) for each in ours}
     with _noted_warnings():
         comparison = _compare(make_pipeline(_prepare(table), baseline), ours, table.X, table.y, args)
         best = _best(comparison, ours)
