@@ -17,7 +17,7 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from skpt.cli.table import Table, counted, read_table, shortened
+from skpt.cli.table import Table, counted, one_line, read_table
 from skpt.datasets import load_cars
 from skpt.estimators import LinearClassifier, LinearRegressor, MLPClassifier, MLPRegressor
 from skpt.exceptions import InvalidInputError, SkptError
@@ -233,7 +233,7 @@ def _noted_warnings() -> Iterator[None]:
         yield
     kinds = {}
     for warning in caught:
-        message = shortened(str(warning.message), 150)
+        message = one_line(str(warning.message), 150)
         if warning.category is not FitFailedWarning and not message.startswith("One or more of the test scores"):
             kinds.setdefault(warning.category, []).append(message)
     for kind, messages in kinds.items():

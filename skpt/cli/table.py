@@ -2,6 +2,7 @@
 
 import itertools
 import re
+import textwrap
 import warnings
 import zipfile
 import zlib
@@ -14,7 +15,7 @@ from pandas.api import types
 
 from skpt.exceptions import InvalidInputError, nearest_name
 
-__all__ = ["Table", "counted", "read_table", "shortened"]
+__all__ = ["Table", "counted", "one_line", "read_table"]
 
 MAX_CLASSES = 10  # that whole numbers may be; with more of them the target is a quantity
 MIN_ROWS_PER_CLASS = 5  # on average, for whole numbers to be classes
@@ -100,21 +101,23 @@ def read_table(path, target: str, task: str = "auto") -> Table:
     columns, dropped, dates = {}, {}, {}
     for name in frame:
         column = frame[name]
-        why_not = _why_useless(column)
+        numeric = types.is_numeric_dtype(column) or types.is_bool_dtype(column)
+        date_parts = None if numeric else _parts_of_dates(column)
+        why_not = _why_useless(column, is_date=date_parts is not None)
         if why_not:
             dropped[name] = why_not
-        elif types.is_numeric_dtype(column) or types.is_bool_dtype(column):
+        elif numeric:
             columns[name] = column.astype(float).replace([np.inf, -np.inf], np.nan)
-        elif (parts := _parts_of_dates(column)) is not None:
-            dates[name] = list(parts)
-            columns.update(parts)
+        elif date_parts is not None:
+            dates[name] = list(date_parts)
+            columns.update(date_parts)
         elif (truths := _truths(column)) is not None:
             columns[name] = truths
         else:
             columns[name] = column.astype(object).where(column.notna(), np.nan)
     if not columns:
         listed = "; ".join(f"{name!r}: {why}" for name, why in dropped.items())
-        raise InvalidInputError(f"{path} has no column to learn from beside {target!r}. {shortened(listed)}".strip())
+        raise InvalidInputError(f"{path} has no column to learn from beside {target!r}. {one_line(listed)}".strip())
     return Table(pd.DataFrame(columns), y, classification, reason, dropped, dates)
 
 
@@ -135,10 +138,13 @@ def _read_csv(path: Path) -> pd.DataFrame:
     except UnicodeDecodeError:
         raise InvalidInputError(f"{path} is no CSV file in UTF-8. Save it as 'CSV UTF-8'.") from None
     except (pd.errors.ParserError, pd.errors.ParserWarning) as error:
-        raise InvalidInputError(f"{path} is no CSV file: {shortened(str(error))}") from None
+        raise InvalidInputError(f"{path} is no CSV file: {one_line(str(error))}") from None
     except (OSError, EOFError, ValueError, zlib.error, zipfile.BadZipFile) as error:
-        raise InvalidInputError(f"cannot read {path}: {shortened(str(error))}") from None
+        raise InvalidInputError(f"cannot read {path}: {one_line(str(error))}") from None
     frame.columns = frame.columns.str.strip()
+    if not frame.columns.is_unique:
+        repeated = frame.columns[frame.columns.duplicated()][0]
+        raise InvalidInputError(f"{path} has two columns named {repeated!r}. Rename one of them.")
     if "\0" in "".join(frame.columns):
         raise InvalidInputError(f"{path} is no CSV file in UTF-8. Save it as 'CSV UTF-8'.")
     if frame.empty:
@@ -187,24 +193,26 @@ def _read_target(column: pd.Series, task: str) -> tuple[np.ndarray, bool, str]:
             + (". Try --task regression." if numeric else "")
         )
     if whole:
-        column = column.astype(int)
-    return column.to_numpy(dtype=None if numeric or types.is_bool_dtype(column) else object), True, reason
+        return column.to_numpy(dtype=int), True, reason
+    if numeric:
+        column = column.astype(str)  # scikit-learn takes fractions for quantities only
+    return column.to_numpy(dtype=bool if types.is_bool_dtype(column) else object), True, reason
 
 
-def _why_useless(column: pd.Series) -> str:
+def _why_useless(column: pd.Series, is_date: bool) -> str:
     """Why nothing can be learnt from a column; '' where something can."""
     values = column.dropna()
     if values.empty:
         return "no values"
     n_values = values.nunique()
     if n_values == 1 and (len(values) == len(column) or types.is_numeric_dtype(column)):
-        return f"always {shortened(str(values.iloc[0]), 30)}"
+        return f"always {one_line(str(values.iloc[0]), 30)}"
     if types.is_numeric_dtype(column):
         from_first = values.to_numpy(dtype=float) - float(values.iloc[0])
         counts_up = values.iloc[0] in (0, 1) and len(values) == len(column)
         if counts_up and _NUMBERS_THE_ROWS.fullmatch(column.name) and (from_first == np.arange(len(column))).all():
             return "numbers the rows"
-    elif (values.value_counts() == 1).sum() > len(values) / 2 and _parts_of_dates(column) is None:
+    elif not is_date and (values.value_counts() == 1).sum() > len(values) / 2:
         return f"{n_values} different texts in {counted(len(values), 'row')}"
     return ""
 
@@ -242,7 +250,7 @@ def _hint(name: str, known: list[str]) -> str:
     by_case = {each.casefold(): each for each in known}
     if name.casefold() in by_case:
         return f"Did you mean {by_case[name.casefold()]!r}?"
-    return shortened(nearest_name(name, known))
+    return one_line(nearest_name(name, known))
 
 
 def counted(n: int, noun: str) -> str:
@@ -263,8 +271,8 @@ def counted(n: int, noun: str) -> str:
     return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
 
 
-def shortened(text: str, width: int = 200) -> str:
-    """Bring a text into one line, and cut it where it is too long.
+def one_line(text: str, width: int = 200) -> str:
+    """Bring a text into one line, and cut it at the end of a word where it is too long.
 
     Parameters
     ----------
@@ -278,5 +286,4 @@ def shortened(text: str, width: int = 200) -> str:
     str
         One line.
     """
-    text = " ".join(text.split())
-    return text if len(text) <= width else text[: width - 3] + "..."
+    return textwrap.shorten(text, width, placeholder=" ...")

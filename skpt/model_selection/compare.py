@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import textwrap
 import warnings
 from collections import Counter
 
@@ -182,14 +183,13 @@ def _named_estimators(estimators) -> dict:
     if not pairs:
         raise InvalidInputError(
             "The 'estimators' parameter must be a dict of name to estimator, a list of (name, estimator) or a list of "
-            f"estimators, not empty. Got {_shortened(repr(estimators))} instead. Give for example [Ridge(), SVR()]."
+            f"estimators, not empty. Got {_shortened(estimators)} instead. Give for example [Ridge(), SVR()]."
         )
     named = {}
     for pair in pairs:
         if len(pair) != 2 or not isinstance(pair[0], str):
             raise InvalidInputError(
-                f"Each of 'estimators' must be an estimator or a (name, estimator) pair. Got {_shortened(repr(pair))} "
-                "instead."
+                f"Each of 'estimators' must be an estimator or a (name, estimator) pair. Got {_shortened(pair)} instead."
             )
         name, estimator = pair
         if name in named:
@@ -197,8 +197,7 @@ def _named_estimators(estimators) -> dict:
         if inspect.isclass(estimator) or not hasattr(estimator, "fit"):
             remedy = f"Create one: {estimator.__name__}()." if inspect.isclass(estimator) else "Give one that has fit."
             raise InvalidInputError(
-                f"Each of 'estimators' must be an estimator. Got {_shortened(repr(estimator))} for {name!r} instead. "
-                f"{remedy}"
+                f"Each of 'estimators' must be an estimator. Got {_shortened(estimator)} for {name!r} instead. {remedy}"
             )
         named[name] = estimator
     return named
@@ -312,7 +311,7 @@ def _last_error(text: str) -> str:
     """First line of the exception that ends the last traceback in `text`; '' without one."""
     _, found, traceback = text.rpartition("Traceback (most recent call last):\n")
     lines = [line for line in traceback.splitlines() if line and not line[0].isspace()]
-    return _shortened(re.sub(r"^[\w.]+\.", "", lines[0])) if found and lines else ""
+    return textwrap.shorten(re.sub(r"^[\w.]+\.", "", lines[0]), 160, placeholder=" ...") if found and lines else ""
 
 
 def _metric_name(scoring) -> str:
@@ -326,6 +325,6 @@ def _n_rows(selection) -> int:
     return int(selection.sum()) if selection.dtype == bool else len(selection)
 
 
-def _shortened(text: str, width: int = 160) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= width else text[: width - 3] + "..."
+def _shortened(given) -> str:
+    """What a caller gave, as one line of an error message."""
+    return textwrap.shorten(repr(given), 100, placeholder=" ...")
