@@ -46,7 +46,7 @@ from skpt.training.criteria import (
     find_criterion,
     takes_class_index,
 )
-from skpt.training.features import FeatureScaler, to_float32
+from skpt.training.features import FeatureScaler, columns_without_numbers, to_float32
 from skpt.training.files import read_tensors, write_tensors
 from skpt.training.job import TrainingJob
 from skpt.training.ladder import TrainingLadder
@@ -368,11 +368,29 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
 
     def _read_X_y(self, X, y, *, reset: bool) -> tuple[Any, np.ndarray]:
         """Check X and y together."""
-        return validate_data(self, X, y, reset=reset, multi_output=True, y_numeric=self._numeric_y, **self._read_options())
+        with self._named_columns(X):
+            return validate_data(self, X, y, reset=reset, multi_output=True, y_numeric=self._numeric_y, **self._read_options())
 
     def _read_X(self, X):
         """Check X alone, for prediction."""
-        return validate_data(self, X, reset=False, **self._read_options())
+        with self._named_columns(X):
+            return validate_data(self, X, reset=False, **self._read_options())
+
+    @contextmanager
+    def _named_columns(self, X) -> Iterator[None]:
+        """Say which columns of a DataFrame could not be read as numbers, and what to do."""
+        try:
+            yield
+        except (TypeError, ValueError) as error:
+            names = columns_without_numbers(X)
+            if not names:
+                raise
+            owner = type(self).__name__
+            raise InvalidInputError(
+                f"X of {owner} must hold numbers. Got text, categories or dates in the columns {names}. Encode them, for "
+                f"example by make_pipeline(make_column_transformer((OneHotEncoder(handle_unknown='ignore'), {names}), "
+                f"remainder='passthrough'), {owner}(...)), or leave them out."
+            ) from error
 
     _numeric_y = False
 

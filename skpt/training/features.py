@@ -10,7 +10,7 @@ from scipy import sparse
 
 from skpt.exceptions import InvalidInputError
 
-__all__ = ["FeatureScaler", "to_float32"]
+__all__ = ["FeatureScaler", "columns_without_numbers", "to_float32"]
 
 
 class FeatureScaler:
@@ -95,6 +95,32 @@ class FeatureScaler:
 
 
 _TOO_LARGE = "Input X contains infinity or a value too large for dtype('float32'). Scale X, or remove such values."
+
+
+def columns_without_numbers(X) -> list:
+    """Name the columns of a DataFrame that cannot be read as numbers: texts, categories, dates.
+
+    Parameters
+    ----------
+    X : object
+        What the user gave.
+
+    Returns
+    -------
+    list
+        Column names; empty where X is no DataFrame.
+    """
+    if not (hasattr(X, "columns") and hasattr(X, "dtypes")):
+        return []
+
+    def holds_numbers(name) -> bool:
+        column = np.asarray(X[name])
+        try:
+            return column.dtype.kind in "biufc" or (column.dtype.kind != "M" and bool(column.astype(np.float64).ndim))
+        except (TypeError, ValueError):
+            return False
+
+    return [name for name in X.columns if not holds_numbers(name)]
 
 
 def to_float32(X):
