@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from skpt._compat import Interval, Options, StrOptions, check_sample_weight, safe_indexing, validate_parameter_constraints
 from skpt.exceptions import InvalidInputError, NotSizedError, UnknownParameterError, nearest_name
-from skpt.fusion import train_stack, why_not_stacked
+from skpt.fusion import note_alone, train, why_not_stacked
 from skpt.modules.layers import FeedForward
 from skpt.training.batches import Batches, rows_of
 from skpt.training.criteria import (
@@ -601,18 +601,18 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             data = data.merged()
         if new:
             self._learn_scales(data)
-        train = self._batches(data, training=True)
+        batches = self._batches(data, training=True)
         held_out = None if valid is None else self._batches(valid, training=False)
         monitored = "train_loss" if valid is None else "valid_loss"
         if new:
-            self._build(len(train), monitored)
+            self._build(len(batches), monitored)
         else:
             self._give_generators()
-            self.schedule_ = self._find_schedule(len(train), monitored)
+            self.schedule_ = self._find_schedule(len(batches), monitored)
             self._initialize_callbacks()
         return TrainingJob(
             module=self.module_,
-            train=train,
+            train=batches,
             valid=held_out,
             criterion=self.criterion_,
             optimizer=self.optimizer_,
@@ -662,11 +662,12 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         try:
             if reason is None:
                 job.after_epoch = reporter if reporter.is_wanted else None
-                train_stack([job])
+                train(job)
                 if job.error is not None:
                     raise job.error
             else:
                 _log.debug("%s is not stacked: %s", type(self).__name__, reason)
+                note_alone(reason)
                 self.climb(job, X, y, datasets, reporter)
         finally:
             reporter.write_history()

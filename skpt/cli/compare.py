@@ -25,7 +25,7 @@ from skpt.model_selection import EstimatorComparison, compare_estimators
 
 __all__ = ["run"]
 
-SEARCHED = {"lr": [0.02, 0.05, 0.08], "max_epochs": [10, 200, 500]}  # the course's search
+SEARCHED: dict[str, list] = {"lr": [0.02, 0.05, 0.08], "max_epochs": [10, 200, 500]}  # the course's search
 MOST_CATEGORIES = 50  # columns that one categorical column may become; the rarest share the last
 
 
@@ -102,11 +102,12 @@ def _compare_on_file(args) -> None:
     # Adam with a falling learning rate comes as near to the exact line on columns of any kind as makes no difference.
     falling = {"optimizer": "adam", "lr_schedule": "cosine", "random_state": args.seed}
     if table.classification:
-        baseline, ours = LogisticRegression(max_iter=1000), [LinearClassifier(**falling), MLPClassifier(random_state=args.seed)]
+        baseline = LogisticRegression(max_iter=1000)
+        nets = [LinearClassifier(**falling), MLPClassifier(random_state=args.seed)]
     else:
         baseline = LinearRegression()
-        ours = [LinearRegressor(standardize_target=True, **falling), MLPRegressor(random_state=args.seed)]
-    ours = {type(each).__name__: make_pipeline(_prepare(table), each) for each in ours}
+        nets = [LinearRegressor(standardize_target=True, **falling), MLPRegressor(random_state=args.seed)]
+    ours = {type(net).__name__: make_pipeline(_prepare(table), net) for net in nets}
     with _noted_warnings():
         comparison = _compare(make_pipeline(_prepare(table), baseline), ours, table.X, table.y, args)
         best = _best(comparison, ours)
@@ -231,7 +232,7 @@ def _noted_warnings() -> Iterator[None]:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         yield
-    kinds = {}
+    kinds: dict[type, list[str]] = {}
     for warning in caught:
         message = one_line(str(warning.message), 150)
         if warning.category is not FitFailedWarning and not message.startswith("One or more of the test scores"):

@@ -1,5 +1,43 @@
-"""Many fits at once: jobs that do the same arithmetic train as one stack."""
+"""Many fits at once: jobs that do the same arithmetic train as one stack.
 
+Importing this package registers the joblib backend "skpt"::
+
+    with joblib.parallel_config("skpt"):
+        GridSearchCV(MLPRegressor(), grid).fit(X, y)
+"""
+
+from skpt.fusion.backend import FusedBackend
+from skpt.fusion.rendezvous import current_rendezvous
+from skpt.fusion.report import FusionReport, last_report
 from skpt.fusion.stack import train_stack, why_not_stacked
+from skpt.training.job import TrainingJob
 
-__all__ = ["train_stack", "why_not_stacked"]
+__all__ = ["FusedBackend", "FusionReport", "last_report", "note_alone", "train", "why_not_stacked"]
+
+
+def train(job: TrainingJob) -> None:
+    """Train a job that can be stacked: with others where the running thread is a task of a fused call, alone otherwise.
+
+    Parameters
+    ----------
+    job : TrainingJob
+        Changed in place. A failure is left in ``job.error``.
+    """
+    rendezvous = current_rendezvous()
+    if rendezvous is None:
+        train_stack([job])
+    else:
+        rendezvous.train(job)
+
+
+def note_alone(reason: str) -> None:
+    """Take note of a fit that trains the ordinary way, for the report of a fused call.
+
+    Parameters
+    ----------
+    reason : str
+        Why it is not stacked.
+    """
+    rendezvous = current_rendezvous()
+    if rendezvous is not None:
+        rendezvous.note_alone(reason)

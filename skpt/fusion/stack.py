@@ -8,7 +8,7 @@ weights do not depend on what it was stacked with.
 from __future__ import annotations
 
 import time
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -131,10 +131,13 @@ class Stack:
     ----------
     jobs : sequence of TrainingJob
         With equal `group_key`. Their modules, optimizers and monitors are changed in place.
+    is_cancelled : callable, default=lambda: False
+        Asked before every step whether to stop.
     """
 
-    def __init__(self, jobs: Sequence[TrainingJob]):
+    def __init__(self, jobs: Sequence[TrainingJob], is_cancelled: Callable[[], bool] = lambda: False):
         self.jobs = list(jobs)
+        self.is_cancelled = is_cancelled
         self.rates = [LearningRate(job.optimizer.param_groups[0]["lr"], job.schedule) for job in jobs]
         self.epochs = [0] * len(self.jobs)
         self.best: list[list[Tensor] | None] = [None] * len(self.jobs)
@@ -259,8 +262,13 @@ class Stack:
             job.module.train()
             if job.max_epochs < 1:
                 self._finish([m])
-        while self.jobs:
-            self.run_epoch()
+        try:
+            while self.jobs and not self.is_cancelled():
+                self.run_epoch()
+        except BaseException:
+            for m in range(len(self.jobs)):  # whoever interrupts a long fit keeps what it has learnt
+                self._store_weights(m)
+            raise
 
     @torch.no_grad()
     def run_epoch(self) -> None:
@@ -271,6 +279,8 @@ class Stack:
         lrs = [rate.lr for rate in self.rates]
         by_batch = any(job.schedule is not None and job.schedule.step_every == "batch" for job in self.jobs)
         for b in range(self.n_batches):
+            if self.is_cancelled():
+                return
             self._train_step(*self._batch(b), lrs, losses[b])
             if by_batch:
                 for rate in self.rates:
@@ -432,16 +442,18 @@ class Stack:
                 optimizer.state[p] = state
 
 
-def train_stack(jobs: Sequence[TrainingJob]) -> None:
+def train_stack(jobs: Sequence[TrainingJob], is_cancelled: Callable[[], bool] = lambda: False) -> None:
     """Train jobs of one `group_key` together. Failures are left in ``job.error``.
 
     Parameters
     ----------
     jobs : sequence of TrainingJob
         Changed in place.
+    is_cancelled : callable, default=lambda: False
+        Asked before every step whether to stop.
     """
     with threads_for(jobs[0]):
-        Stack(jobs).train()
+        Stack(jobs, is_cancelled).train()
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -171,7 +171,7 @@ def _named_estimators(estimators) -> dict:
         pairs = list(estimators.items())
     elif isinstance(estimators, (list, tuple)):
         repeated = Counter(_class_name(entry) for entry in estimators if not isinstance(entry, tuple))
-        seen, pairs = Counter(), []
+        pairs, seen = [], Counter[str]()
         for entry in estimators:
             if not isinstance(entry, tuple):
                 name = _class_name(entry)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 from skpt.exceptions import DivergedError, NotConvergedWarning
 
@@ -109,20 +110,28 @@ def check_finite(batch_losses: Sequence[float], epoch: int, lr: float, owner: st
 
 
 def warn_if_still_falling(losses: Sequence[float], lr: float, owner: str) -> None:
-    """Warn if the loss fell in the last tenth of the epochs at more than 0.8 of its average speed.
+    """Warn if the loss fell in the last third of the epochs at more than 0.85 of its speed in the first two.
 
-    An exponential approach to the minimum does so as long as training lasted less than about half its time constant.
+    An exponential approach to the minimum does so as long as training lasted less than about half its time constant. A
+    fall within three standard errors of the thirds' means is noise, such as dropout's, and no reason to warn.
     """
     n_epochs = len(losses)
     if n_epochs < 20:
         return
-    last = n_epochs // 10
-    average_speed = (losses[0] - losses[-1]) / (n_epochs - 1)
-    last_speed = (losses[-1 - last] - losses[-1]) / last
-    if average_speed > 0 and last_speed > 0.8 * average_speed:
+    first, middle, last = (sum(third) / len(third) for third in _thirds(losses))
+    noise = math.sqrt(sum((b - a) ** 2 for a, b in pairwise(losses)) / (2 * (n_epochs - 1)))
+    standard_error = noise * math.sqrt(2 / (n_epochs // 3))
+    if middle - last > max(0.85 * (first - middle), 3 * standard_error):
         warnings.warn(
             f"{owner} has not converged: after {n_epochs} epochs with lr={lr:g} the training loss still falls about as fast "
             "as at the start. Raise lr or max_epochs.",
             NotConvergedWarning,
             stacklevel=4,
         )
+
+
+def _thirds(losses: Sequence[float]) -> Iterator[Sequence[float]]:
+    """Three equal parts; one or two losses at the start are left out where there is no third of them."""
+    size = len(losses) // 3
+    for start in range(len(losses) - 3 * size, len(losses), size):
+        yield losses[start : start + size]

@@ -1,0 +1,259 @@
+"""The joblib backend "skpt": fits of one parallel call train together.
+
+scikit-learn hands the fits of a search, of a cross-validation or of an ensemble to joblib. Under this backend each of them
+runs as a task of a `Rendezvous`. Only joblib's public interface for backends is used.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import ExitStack, contextmanager
+
+import cloudpickle
+import torch
+from joblib import cpu_count, register_parallel_backend
+from joblib.externals.loky import get_reusable_executor
+from joblib.parallel import ParallelBackendBase
+
+from skpt.fusion.rendezvous import Rendezvous, current_rendezvous
+from skpt.fusion.report import FusionReport, set_last_report
+
+__all__ = ["FusedBackend"]
+
+# How many tasks joblib hands over at once; more wait until some have ended.
+WIDTH = 512
+DEFAULT_MEMORY_LIMIT = 2 << 30
+
+
+class FusedBackend(ParallelBackendBase):
+    """Runs the tasks of a `joblib.Parallel` call as threads whose fits train as stacks.
+
+    Use it by ``with joblib.parallel_config("skpt"):``. With ``n_jobs`` of 2 or more, so many worker processes each run a
+    share of the tasks, with a rendezvous of their own; without it, or with 1 or -1, everything happens in this process.
+
+    Parameters
+    ----------
+    nesting_level : int, default=None
+        How many parallel calls are around this one.
+    inner_max_num_threads : int, default=None
+        How many tasks run, and how many stacks train, at a time in a process. None takes the number of cores.
+    executor : concurrent.futures.Executor, default=None
+        Carries the shares of the tasks; loky's by default where there are several processes.
+    memory_limit : int, default=2 GiB
+        Bytes that the stacks training at once may take together, besides the data.
+    """
+
+    default_n_jobs = -1
+    supports_inner_max_num_threads = True
+    supports_retrieve_callback = True
+    supports_sharedmem = True
+    uses_threads = True
+
+    def __init__(
+        self,
+        nesting_level: int | None = None,
+        inner_max_num_threads: int | None = None,
+        executor: Executor | None = None,
+        memory_limit: int = DEFAULT_MEMORY_LIMIT,
+    ):
+        super().__init__(nesting_level=nesting_level or 0, inner_max_num_threads=inner_max_num_threads)
+        self.executor, self.memory_limit = executor, memory_limit
+
+    def __reduce__(self):
+        return FusedBackend, (self.nesting_level, self.inner_max_num_threads, None, self.memory_limit)
+
+    def effective_n_jobs(self, n_jobs: int) -> int:
+        """Give how many tasks may be handed over at once; not a number of processes."""
+        if n_jobs == 0:
+            raise ValueError("n_jobs == 0 in Parallel has no meaning")
+        return WIDTH
+
+    def configure(self, n_jobs: int = 1, parallel=None, prefer=None, require=None, **settings) -> int:
+        """Prepare for a call; see joblib."""
+        self.parallel = parallel
+        self.n_processes = n_jobs if n_jobs is not None and n_jobs >= 2 and require != "sharedmem" else 1
+        return self.effective_n_jobs(n_jobs)
+
+    def get_nested_backend(self):
+        """Give the backend of parallel calls within the tasks: they meet at the same rendezvous."""
+        nested = FusedBackend(self.nesting_level + 1, self.inner_max_num_threads, None, self.memory_limit)
+        return nested, None
+
+    def start_call(self) -> None:
+        """Begin a parallel call; see joblib."""
+        outer = current_rendezvous()
+        if outer is not None:
+            self._call = _NestedCall(outer)
+        elif self.n_processes > 1 or self.executor is not None:
+            n_processes = max(2, self.n_processes)
+            self._call = _ProcessesCall(self.executor, n_processes, self.inner_max_num_threads, self.memory_limit)
+        else:
+            self._call = _RootCall(self.inner_max_num_threads or cpu_count(), self.memory_limit)
+
+    def submit(self, func: Callable, callback: Callable | None = None) -> Future:
+        """Hand over a task; see joblib."""
+        return self._call.submit(func, callback)
+
+    def retrieve_result_callback(self, out: Future):
+        """Give the result of a task, or raise its error."""
+        return out.result()
+
+    @contextmanager
+    def retrieval_context(self) -> Iterator[None]:
+        """All first tasks were handed over: now wait for results."""
+        with self._call.waiting():
+            yield
+
+    def abort_everything(self, ensure_ready: bool = True) -> None:
+        """Give up all tasks."""
+        call = getattr(self, "_call", None)
+        if call is not None:
+            call.cancel()
+
+    def stop_call(self) -> None:
+        """End a parallel call; see joblib."""
+        call, self._call = getattr(self, "_call", None), None
+        if call is not None:
+            call.close()
+
+
+class _RootCall:
+    """A call that is not within another one: it makes the rendezvous."""
+
+    def __init__(self, n_threads: int, memory_limit: int):
+        self.rendezvous = Rendezvous(n_threads, memory_limit)
+        self.filters = list(warnings.filters)
+        # scikit-learn's catch_warnings overlap in threads and may leave each other's filters behind.
+        self.dispatching = ExitStack()
+        self.dispatching.enter_context(self.rendezvous.dispatching())
+
+    def submit(self, func, callback) -> Future:
+        return self.rendezvous.submit(func, callback)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        self.dispatching.close()
+        yield
+
+    def cancel(self) -> None:
+        self.rendezvous.cancel()
+
+    def close(self) -> None:
+        self.dispatching.close()
+        set_last_report(self.rendezvous.close())
+        if list(warnings.filters) != self.filters:
+            warnings.filters[:] = self.filters
+
+
+class _NestedCall:
+    """A call within a task: its tasks meet at the outer rendezvous."""
+
+    def __init__(self, rendezvous: Rendezvous):
+        self.rendezvous = rendezvous
+
+    def submit(self, func, callback) -> Future:
+        return self.rendezvous.submit(func, callback)
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        with self.rendezvous.suspended():
+            yield
+
+    def cancel(self) -> None:
+        """One inner call failed; the outer one decides what that means. Tasks under way end by themselves."""
+
+    def close(self) -> None:
+        pass
+
+
+class _ProcessesCall:
+    """A call whose tasks are shared out among worker processes."""
+
+    def __init__(self, executor: Executor | None, n_processes: int, n_threads: int | None, memory_limit: int):
+        self.own = executor is None
+        self.executor = executor or get_reusable_executor(max_workers=n_processes)
+        self.n_processes = n_processes
+        self.settings = (n_threads or max(1, cpu_count() // n_processes), memory_limit)
+        self.report = FusionReport()
+        self.collected: list[tuple[Callable, Future]] = []
+        self.lock = threading.RLock()
+        self.under_way: list[Future] = []
+        self.handed_over = False
+        self.cancelled = False
+
+    def submit(self, func, callback) -> Future:
+        future: Future = Future()
+        if callback is not None:
+            future.add_done_callback(callback)
+        with self.lock:
+            self.collected.append((func, future))
+        return future
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        self._send()
+        yield
+
+    def _send(self) -> None:
+        """Share out what was collected."""
+        with self.lock:
+            tasks, self.collected = self.collected, []
+        shares = [tasks[i :: self.n_processes] for i in range(self.n_processes)]
+        for share in filter(None, shares):
+            content = cloudpickle.dumps([func for func, _ in share])
+            carried = self.executor.submit(_run_share, content, *self.settings)
+            with self.lock:
+                self.under_way.append(carried)
+            carried.add_done_callback(lambda done, share=share: self._take_back(done, share))
+
+    def _take_back(self, done: Future, share: Sequence[tuple[Callable, Future]]) -> None:
+        if self.cancelled:
+            return
+        try:
+            outcomes, report = cloudpickle.loads(done.result())
+            self.report.merge(report)
+        except BaseException as error:
+            outcomes = [(False, error)] * len(share)
+        for (_, future), (is_good, value) in zip(share, outcomes, strict=True):
+            if is_good:
+                future.set_result(value)
+            else:
+                future.set_exception(value)
+        self._send()
+
+    def cancel(self) -> None:
+        self.cancelled = True
+        for carried in self.under_way:
+            carried.cancel()
+        if self.own:
+            self.executor.shutdown(wait=False, kill_workers=True)
+
+    def close(self) -> None:
+        set_last_report(self.report)
+
+
+def _run_share(content: bytes, n_threads: int, memory_limit: int) -> bytes:
+    """Run tasks in a worker process; give outcomes and a report."""
+    functions = cloudpickle.loads(content)
+    before = torch.get_num_threads()
+    if os.environ.get("OMP_NUM_THREADS") is None:
+        torch.set_num_threads(n_threads)
+    rendezvous = Rendezvous(n_threads, memory_limit)
+    try:
+        with rendezvous.dispatching():
+            futures = [rendezvous.submit(function) for function in functions]
+        outcomes = []
+        for future in futures:
+            error = future.exception()
+            outcomes.append((False, error) if error is not None else (True, future.result()))
+    finally:
+        report = rendezvous.close()
+        torch.set_num_threads(before)
+    return cloudpickle.dumps((outcomes, report))
+
+
+register_parallel_backend("skpt", FusedBackend)

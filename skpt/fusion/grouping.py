@@ -1,0 +1,72 @@
+"""Which jobs train together, and how many at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from skpt.fusion.stack import group_key
+from skpt.training.job import TrainingJob
+
+__all__ = ["describe", "make_groups", "memory_per_model"]
+
+# Numbers per weight that a step touches: weight, gradient, two states of the optimizer, scratch, the copy of the last epoch.
+_COPIES = 6
+
+
+def memory_per_model(job: TrainingJob) -> int:
+    """Bytes that one model of a stack takes besides its rows, about."""
+    n_weights = sum(p.numel() for p in job.module.parameters())
+    widths = sum(p.shape[0] for p in job.module.parameters() if p.ndim == 2)
+    n_rows = min(job.train.batch_size, len(job.train.y))
+    return 4 * (_COPIES * n_weights + 4 * n_rows * (widths + job.train.X.shape[1]))
+
+
+def make_groups(jobs: Sequence[TrainingJob], n_threads: int, memory_limit: int) -> list[list[TrainingJob]]:
+    """Divide jobs into stacks.
+
+    Jobs of one `group_key` are spread evenly over as many stacks as make their working sets fit the cache, and at least over
+    the threads, but not so many that the cost of a step that does not depend on the number of models would dominate.
+
+    Parameters
+    ----------
+    jobs : sequence of TrainingJob
+        Jobs that can be stacked.
+    n_threads : int
+        How many stacks train at once.
+    memory_limit : int
+        Bytes that the stacks training at once may take together.
+
+    Returns
+    -------
+    list of list of TrainingJob
+        The stacks, the most work first.
+    """
+    by_key: dict[object, list[TrainingJob]] = {}
+    for job in jobs:
+        by_key.setdefault(group_key(job), []).append(job)
+    groups = []
+    for members in by_key.values():
+        # Models with as many epochs leave together; those of one table of rows share it.
+        members = sorted(members, key=lambda job: -job.max_epochs)
+        size = memory_per_model(members[0])
+        # So many models share a step's fixed cost, some 50 us, that it weighs little beside the arithmetic.
+        worth = max(1, min(64, 2_000_000 // max(1, size)))
+        most = max(1, min(worth, memory_limit // max(1, n_threads * size)))
+        n_groups = -(-len(members) // most)
+        if len(members) >= 4 * n_threads:
+            n_groups = max(n_groups, n_threads)
+        groups += [members[i::n_groups] for i in range(n_groups)]
+    return sorted(groups, key=_work, reverse=True)
+
+
+def _work(group: Sequence[TrainingJob]) -> float:
+    return sum(job.max_epochs * len(job.train.y) * memory_per_model(job) for job in group)
+
+
+def describe(job: TrainingJob) -> str:
+    """Say in one line what the models of a job's group look like."""
+    sizes = [job.train.X.shape[1], *(p.shape[0] for p in job.module.parameters() if p.ndim == 2)]
+    return (
+        f"{type(job.module).__name__} {'-'.join(map(str, sizes))}, {type(job.optimizer).__name__}, "
+        f"{len(job.train)} batches of {job.train.batch_size} rows"
+    )

@@ -1,0 +1,296 @@
+"""Where tasks meet: each waits with its job until none can go on, and then all jobs train together.
+
+A *task* is a thread that runs what scikit-learn handed to joblib. It is *active* while it runs or could run. It stops being
+active when it hands in a job and waits for it, when it waits for tasks of its own (a search within a search), and when it
+ends. When nothing is active and jobs are waiting, they are grouped and trained, and their tasks go on.
+
+At most `n_threads` active tasks run at a time, the others wait for their turn: more would only fight for Python's lock.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+from skpt.fusion.grouping import describe, make_groups
+from skpt.fusion.report import FusionReport, Group
+from skpt.fusion.stack import train_stack
+from skpt.training.job import TrainingJob
+from skpt.training.threads import one_thread
+
+__all__ = ["Cancelled", "Rendezvous", "current_rendezvous"]
+
+_log = logging.getLogger("skpt")
+_local = threading.local()
+
+# Threads that run or wait at a time; further tasks wait in a queue.
+MOST_TASKS = 1024
+
+
+class Cancelled(BaseException):
+    """The call that a task belongs to was given up. No `Exception`, so that nobody takes it for a failed fit."""
+
+
+def current_rendezvous() -> Rendezvous | None:
+    """Give the rendezvous that the running thread is a task of, or None."""
+    return getattr(_local, "rendezvous", None)
+
+
+class _Ticket:
+    """A job that waits, and whose task waits for it."""
+
+    def __init__(self, job: TrainingJob):
+        self.job = job
+        self.done = threading.Event()
+
+
+class Rendezvous:
+    """The meeting point of one parallel call and of all calls within it.
+
+    Parameters
+    ----------
+    n_threads : int
+        How many tasks run at a time, and how many stacks train at a time.
+    memory_limit : int
+        Bytes that the stacks training at once may take together.
+    """
+
+    def __init__(self, n_threads: int, memory_limit: int):
+        self.n_threads, self.memory_limit = n_threads, memory_limit
+        self.report = FusionReport()
+        self.cancelled = False
+        self._changed = threading.Condition()
+        self._n_active = 0
+        self._n_running = 0
+        self._n_started = 0
+        self._queue: deque[Callable[[], None]] = deque()
+        self._waiting: list[_Ticket] = []
+        self._closed = False
+        self._started = time.perf_counter()
+        self._trainers = ThreadPoolExecutor(n_threads, thread_name_prefix="skpt-trainer")
+        self._coordinator = threading.Thread(target=self._coordinate, name="skpt-rendezvous", daemon=True)
+        self._coordinator.start()
+
+    # ------------------------------------------------------------------ tasks
+
+    def submit(self, function: Callable[[], object], callback: Callable[[Future], None] | None = None) -> Future:
+        """Run a function as a task.
+
+        Parameters
+        ----------
+        function : callable
+            Without arguments.
+        callback : callable, default=None
+            Called with the future when it has ended, by the task itself, which is still active then.
+
+        Returns
+        -------
+        concurrent.futures.Future
+            Its outcome.
+        """
+        future: Future = Future()
+
+        def start() -> None:
+            thread = threading.Thread(target=self._run, args=(function, future, callback), name="skpt-task", daemon=True)
+            thread.start()
+
+        with self._changed:
+            if self._n_started >= MOST_TASKS:
+                self._queue.append(start)
+                return future
+            self._n_active += 1
+            self._n_started += 1
+        start()
+        return future
+
+    def _run(self, function: Callable[[], object], future: Future, callback) -> None:
+        _local.rendezvous = self
+        try:
+            try:
+                self._take_turn()
+                result = function()
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(result)
+            if callback is not None and not self.cancelled:
+                callback(future)
+        finally:
+            with self._changed:
+                self._n_active -= 1
+                self._give_turn()
+                self._stop_started()
+                self._changed.notify_all()
+
+    def _stop_started(self) -> None:
+        """A thread ended or waits for tasks of its own: start one from the queue, the latest first."""
+        self._n_started -= 1
+        if self._queue and not self.cancelled:
+            self._n_active += 1
+            self._n_started += 1
+            self._queue.pop()()
+
+    def _take_turn(self) -> None:
+        """Wait until fewer than `n_threads` tasks run."""
+        with self._changed:
+            self._changed.wait_for(lambda: self.cancelled or self._n_running < self.n_threads)
+            if self.cancelled:
+                raise Cancelled
+            self._n_running += 1
+            _local.runs = True
+
+    def _give_turn(self) -> None:
+        if getattr(_local, "runs", False):
+            _local.runs = False
+            self._n_running -= 1
+
+    @contextmanager
+    def dispatching(self) -> Iterator[None]:
+        """Nothing trains while tasks are still being handed in."""
+        with self._changed:
+            self._n_active += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._n_active -= 1
+                self._changed.notify_all()
+
+    @contextmanager
+    def suspended(self) -> Iterator[None]:
+        """The running task waits for tasks of its own."""
+        with self._changed:
+            self._n_active -= 1
+            self._give_turn()
+            self._stop_started()
+            self._changed.notify_all()
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._n_active += 1
+                self._n_started += 1
+            if not self.cancelled:
+                self._take_turn()
+
+    def train(self, job: TrainingJob) -> None:
+        """Hand a job in, and wait until it is trained.
+
+        Parameters
+        ----------
+        job : TrainingJob
+            Changed in place. A failure is left in ``job.error``.
+
+        Raises
+        ------
+        Cancelled
+            If the call was given up.
+        """
+        ticket = _Ticket(job)
+        with self._changed:
+            self.report.n_jobs += 1
+            self._waiting.append(ticket)
+            self._n_active -= 1
+            self._give_turn()
+            self._changed.notify_all()
+        ticket.done.wait()
+        self._take_turn()
+
+    def note_alone(self, reason: str) -> None:
+        """Take note of a fit that trains the ordinary way."""
+        with self._changed:
+            self.report.not_fused[reason] += 1
+
+    # ------------------------------------------------------------------ training
+
+    def _coordinate(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(
+                    lambda: self._closed or self.cancelled or (self._waiting and self._n_active == 0)
+                )
+                tickets, self._waiting = self._waiting, []
+                if self._closed or self.cancelled:
+                    self._release(tickets)
+                    return
+            self._train_all(tickets)
+
+    def _release(self, tickets: list[_Ticket]) -> None:
+        with self._changed:
+            self._n_active += len(tickets)
+        for ticket in tickets:
+            ticket.done.set()
+
+    def _train_all(self, tickets: list[_Ticket]) -> None:
+        started = time.perf_counter()
+        by_job = {id(ticket.job): ticket for ticket in tickets}
+        try:
+            groups = make_groups([ticket.job for ticket in tickets], self.n_threads, self.memory_limit)
+            with one_thread():
+                futures = [self._trainers.submit(self._train_group, group) for group in groups]
+                for future in futures:
+                    future.result()
+        except BaseException as error:  # a fault of ours must not leave tasks waiting for ever
+            _log.exception("a stack failed")
+            for ticket in by_job.values():
+                if ticket.job.error is None:
+                    ticket.job.error = RuntimeError(f"training failed: {error!r}")
+        self.report.seconds_training += time.perf_counter() - started
+        self._release(tickets)
+
+    def _train_group(self, group: list[TrainingJob]) -> None:
+        started = time.perf_counter()
+        try:
+            train_stack(group, is_cancelled=lambda: self.cancelled)
+        except Exception as error:
+            if len(group) == 1:
+                group[0].error = group[0].error or error
+            else:
+                _log.debug("a stack of %d failed (%r); its models train one by one", len(group), error)
+                self._train_one_by_one(group)
+        seconds = time.perf_counter() - started
+        group_report = Group(len(group), seconds, describe(group[0]))
+        _log.debug("stack of %d models, %.3f s: %s", len(group), seconds, group_report.description)
+        with self._changed:
+            self.report.groups.append(group_report)
+
+    def _train_one_by_one(self, group: list[TrainingJob]) -> None:
+        """A stack failed as a whole, for want of memory say: whoever can train alone does."""
+        for job in group:
+            if job.monitor.train_loss:
+                job.error = job.error or RuntimeError("training was interrupted by the failure of another model's stack")
+                continue
+            try:
+                train_stack([job], is_cancelled=lambda: self.cancelled)
+            except Exception as error:
+                job.error = error
+
+    # ------------------------------------------------------------------ the end
+
+    def cancel(self) -> None:
+        """Give up: tasks that wait raise `Cancelled`, stacks end after their step."""
+        with self._changed:
+            self.cancelled = True
+            self._queue.clear()
+            self._changed.notify_all()
+
+    def close(self) -> FusionReport:
+        """End, when all tasks have ended or were cancelled.
+
+        Returns
+        -------
+        FusionReport
+            What was done.
+        """
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._coordinator.join(timeout=60 if self.cancelled else None)
+        self._trainers.shutdown(wait=True)
+        self.report.seconds_total = time.perf_counter() - self._started
+        return self.report
