@@ -105,6 +105,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     """
 
     module: type[nn.Module]
+    _names: list[str] = []
 
     # What skorch sets in its constructor. Constructors here store parameters and do nothing else.
     history_ = None
@@ -153,6 +154,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             signature = inspect.signature(cls.__init__)
             named = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
             cls.__init__.__signature__ = signature.replace(parameters=named)
+            cls._names = sorted(p.name for p in named if p.name != "self")
 
     def _store(self, arguments: dict[str, Any]) -> None:
         """Remember the arguments of a constructor, given as its ``locals()``."""
@@ -164,8 +166,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
 
     @classmethod
     def _get_param_names(cls) -> list[str]:
-        parameters = inspect.signature(cls.__init__).parameters.values()
-        return sorted(p.name for p in parameters if p.name != "self")
+        return list(cls._names)
 
     def _check_name(self, name: str) -> None:
         prefix, separator, rest = name.partition("__")
@@ -232,7 +233,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
 
     def _validate_params(self) -> None:
         constraints = {**self._parameter_constraints, **self._own_constraints}
-        params = {name: getattr(self, name) for name in constraints if name in self._get_param_names()}
+        params = {name: getattr(self, name) for name in constraints if name in self._names}
         validate_parameter_constraints(constraints, params, caller_name=type(self).__name__)
         self._find_optimizer()
         self._find_criterion()
@@ -490,8 +491,14 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         self.device_ = _find_device(self.device)
         self.schedule_ = self._find_schedule(n_batches, monitored)
         self.initialized_ = False
-        self.history_ = None
-        super().initialize()
+        self.check_training_readiness()
+        self._initialize_virtual_params()
+        self._initialize_callbacks()
+        self._initialize_module()
+        self._initialize_criterion()
+        self._initialize_optimizer()
+        self._initialize_history()
+        self.initialized_ = True
         self._set_training(False)
 
     def _find_schedule(self, n_batches: int, monitor: str) -> Schedule | None:

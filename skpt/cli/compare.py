@@ -94,7 +94,7 @@ def _assigned(params: dict) -> str:
 
 
 def _compare_on_file(args) -> None:
-    """Any table: its columns prepared by scikit-learn, the estimators with their defaults."""
+    """Any table: its columns prepared by scikit-learn, the same for every estimator."""
     table = read_table(args.file, args.target, args.task)
     _check_folds(table, args.cv)
     folder = _folder_to_write(args.out)
@@ -113,6 +113,8 @@ def _compare_on_file(args) -> None:
         best = _best(comparison, ours)
         preparation, net = clone(ours[best]).fit(table.X, table.y)
     _keep(comparison, best, net, preparation.transform(table.X), folder)
+    if folder is not None:
+        print("            (of the network; how the columns are prepared is not in the file)")
 
 
 def _compare(baseline, ours, X, y, args) -> EstimatorComparison:
@@ -188,8 +190,9 @@ def _keep(comparison: EstimatorComparison, name: str, net, X, folder: Path | Non
     before, after = net.predict(X), fresh.predict(X)
     if not (np.array_equal(before, after) or (before.dtype.kind == "f" and np.allclose(before, after, rtol=1e-5))):
         raise SkptError(f"{name} predicts otherwise once it was saved and loaded")
-    best = "" if comparison.best == name else f" of skpt (the highest mean is that of {comparison.best})"
-    print(f"winner{best}: {name}, trained on all {len(before)} rows")
+    means = comparison.frame["mean"]
+    behind = f" of skpt (the highest mean is that of {comparison.best})" if means[name] < means.max() else ""
+    print(f"winner{behind}: {name}, trained on all {len(before)} rows")
     print("saved and loaded into a fresh estimator: the predictions agree")
     if folder is None:
         print("nothing was kept: give --out DIR for the table, a picture and the winner's parameters")

@@ -13,6 +13,16 @@ __all__ = ["describe", "make_groups", "memory_per_model"]
 _COPIES = 6
 
 
+# Multiplications of a step of a stack from which its models are better shared out among threads: below, the threads would
+# wait for Python's lock more than they compute.
+_WORTH_A_THREAD = 10_000_000
+
+
+def _multiplications(job: TrainingJob) -> int:
+    n_rows = min(job.train.batch_size, len(job.train.y))
+    return 3 * n_rows * sum(p.numel() for p in job.module.parameters())
+
+
 def memory_per_model(job: TrainingJob) -> int:
     """Bytes that one model of a stack takes besides its rows, about."""
     n_weights = sum(p.numel() for p in job.module.parameters())
@@ -53,8 +63,8 @@ def make_groups(jobs: Sequence[TrainingJob], n_threads: int, memory_limit: int) 
         worth = max(1, min(64, 2_000_000 // max(1, size)))
         most = max(1, min(worth, memory_limit // max(1, n_threads * size)))
         n_groups = -(-len(members) // most)
-        if len(members) >= 4 * n_threads:
-            n_groups = max(n_groups, n_threads)
+        if len(members) * _multiplications(members[0]) >= _WORTH_A_THREAD:
+            n_groups = max(n_groups, min(n_threads, len(members)))
         groups += [members[i::n_groups] for i in range(n_groups)]
     return sorted(groups, key=_work, reverse=True)
 

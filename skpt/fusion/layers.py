@@ -254,11 +254,14 @@ class StackedLoss:
     ----------
     criterion : nn.Module
         One of torch's, with losses by row.
+    device : torch.device
+        Where the models are.
     """
 
-    def __init__(self, criterion: nn.Module):
+    def __init__(self, criterion: nn.Module, device: torch.device):
         self.criterion = criterion
         self.takes_class_index = takes_class_index(criterion)
+        self._minus_one = torch.full((1, 1, 1), -1.0, device=device)
         self._compute = {
             nn.MSELoss: self._mse,
             nn.L1Loss: self._l1,
@@ -270,72 +273,75 @@ class StackedLoss:
         if type(criterion) is nn.BCEWithLogitsLoss and _is_plain(criterion):
             self._compute = self._bce
 
-    def __call__(self, outputs: Tensor, targets: Tensor, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Compute the loss of each model, (M,), and its gradient, (M, O, N).
+    def __call__(self, outputs: Tensor, targets: Tensor, weight: float | Tensor, losses: Tensor) -> Tensor:
+        """Compute the loss of each row, and the gradient of the weighted sum of the losses.
 
         Parameters
         ----------
         outputs : Tensor of shape (M, O, N)
-            What the models give. May be overwritten.
+            What the models give. Overwritten.
         targets : Tensor of shape (M, N) or (M, O, N)
             Class numbers or numbers.
-        rows : Rows
-            Weights.
+        weight : float or Tensor of shape (M, 1, N)
+            The rows' weights.
+        losses : Tensor of shape (M, N)
+            Where the losses of the rows are written to, without weights.
+
+        Returns
+        -------
+        Tensor of shape (M, O, N)
+            The gradient with respect to the outputs.
         """
-        return self._compute(outputs, targets, rows.loss_weight)
+        return self._compute(outputs, targets, weight, losses)
 
-    def _mse(self, outputs, targets, weight):
+    def _mse(self, outputs, targets, weight, losses):
         g = outputs.sub_(targets)
-        losses = g.square()
-        return self._mean(losses, weight), self._scaled(g, weight, 2.0)
+        if g.shape[1] == 1:
+            torch.mul(g[:, 0], g[:, 0], out=losses)
+        else:
+            torch.mean(g.square(), 1, out=losses)
+        return g.mul_(weight * (2.0 / g.shape[1]))
 
-    def _l1(self, outputs, targets, weight):
+    def _l1(self, outputs, targets, weight, losses):
         g = outputs.sub_(targets)
-        return self._mean(g.abs(), weight), self._scaled(g.sign_(), weight)
+        torch.mean(g.abs(), 1, out=losses)
+        return g.sign_().mul_(weight / g.shape[1])
 
-    def _huber(self, outputs, targets, weight):
+    def _huber(self, outputs, targets, weight, losses):
         delta = self.criterion.delta
-        losses = F.huber_loss(outputs, targets, reduction="none", delta=delta)
-        return self._mean(losses, weight), self._scaled(outputs.sub_(targets).clamp_(-delta, delta), weight)
+        torch.mean(F.huber_loss(outputs, targets, reduction="none", delta=delta), 1, out=losses)
+        return outputs.sub_(targets).clamp_(-delta, delta).mul_(weight / outputs.shape[1])
 
-    def _smooth_l1(self, outputs, targets, weight):
+    def _smooth_l1(self, outputs, targets, weight, losses):
         beta = self.criterion.beta
-        losses = F.smooth_l1_loss(outputs, targets, reduction="none", beta=beta)
+        torch.mean(F.smooth_l1_loss(outputs, targets, reduction="none", beta=beta), 1, out=losses)
         g = outputs.sub_(targets)
         g = g.sign_() if beta == 0 else g.div_(beta).clamp_(-1.0, 1.0)
-        return self._mean(losses, weight), self._scaled(g, weight)
+        return g.mul_(weight / g.shape[1])
 
-    def _cross_entropy(self, outputs, targets, weight):
+    def _cross_entropy(self, outputs, targets, weight, losses):
         log_p = torch.log_softmax(outputs, 1)
         index = targets.unsqueeze(1)
-        losses = log_p.gather(1, index).neg_()
+        torch.neg(log_p.gather(1, index)[:, 0], out=losses)
         g = torch.exp(log_p, out=outputs)
-        g.scatter_add_(1, index, g.new_full((1, 1, 1), -1.0).expand_as(index))
-        return self._mean(losses, weight), g.mul_(weight)
+        g.scatter_add_(1, index, self._minus_one.expand_as(index))
+        return g.mul_(weight)
 
-    def _bce(self, outputs, targets, weight):
-        losses = F.binary_cross_entropy_with_logits(outputs, targets, reduction="none")
-        return self._mean(losses, weight), self._scaled(outputs.sigmoid_().sub_(targets), weight)
+    def _bce(self, outputs, targets, weight, losses):
+        torch.mean(F.binary_cross_entropy_with_logits(outputs, targets, reduction="none"), 1, out=losses)
+        return outputs.sigmoid_().sub_(targets).mul_(weight / outputs.shape[1])
 
-    def _autograd(self, outputs, targets, weight):
+    def _autograd(self, outputs, targets, weight, losses):
         n_models, n_outputs, n_rows = outputs.shape
         flat = targets if self.takes_class_index else targets.transpose(1, 2)
         targets = flat.reshape(-1, *flat.shape[2:])
         with torch.enable_grad():
             outputs = outputs.detach().requires_grad_()
-            losses = row_losses(self.criterion, outputs.transpose(1, 2).reshape(-1, n_outputs), targets)
-            losses = losses.view(n_models, 1, n_rows) * weight
-            (g,) = torch.autograd.grad(losses.sum(), outputs)
-        return losses.detach().sum((1, 2)), g
-
-    @staticmethod
-    def _mean(losses: Tensor, weight) -> Tensor:
-        """Sum the weighted losses of each model, the mean over its outputs."""
-        return losses.mul_(weight).sum((1, 2)).div_(losses.shape[1])
-
-    @staticmethod
-    def _scaled(g: Tensor, weight, factor: float = 1.0) -> Tensor:
-        return g.mul_(weight).mul_(factor / g.shape[1]) if factor != g.shape[1] else g.mul_(weight)
+            by_row = row_losses(self.criterion, outputs.transpose(1, 2).reshape(-1, n_outputs), targets)
+            by_row = by_row.view(n_models, 1, n_rows)
+            (g,) = torch.autograd.grad((by_row * weight).sum(), outputs)
+        losses.copy_(by_row.detach()[:, 0])
+        return g
 
 
 def _is_plain(criterion: nn.Module) -> bool:

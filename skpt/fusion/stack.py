@@ -29,6 +29,12 @@ __all__ = ["Stack", "group_key", "train_stack", "why_not_stacked"]
 # a stack. A model alone fills up too: its numbers must not depend on its company.
 ROW_MULTIPLE = 8
 
+# Steps between two looks at the losses, where nothing is to be decided after each epoch.
+STEPS_AT_ONCE = 64
+
+# Numbers of a block of batches that are fetched together: 512 kB.
+FLOATS_AT_ONCE = 1 << 17
+
 
 def why_not_stacked(job: TrainingJob) -> str | None:
     """Say why a job cannot be part of a stack.
@@ -175,9 +181,10 @@ class Stack:
         self.first = next(i for i, layer in enumerate(self.layers) if isinstance(layer, (StackedLinear, StackedBatchNorm)))
         if isinstance(self.layers[self.first], StackedLinear):
             self.layers[self.first].needs_input_grad = False
+        self.backward_layers = self.layers[self.first :][::-1]
         self.norms = [layer for layer in self.layers if isinstance(layer, StackedBatchNorm)]
         self.kept = [t.clone() for t in self._changing()]
-        self.loss = StackedLoss(self.jobs[0].criterion)
+        self.loss = StackedLoss(self.jobs[0].criterion, device)
 
     def _load_optimizer(self) -> None:
         groups = [job.optimizer.param_groups[0] for job in self.jobs]
@@ -227,6 +234,16 @@ class Stack:
         self.n_last_real = [n - (self.n_batches - 1) * self.n_full for n in self.n_samples]
         self._rows_of_last = self._plain_rows(self.n_last_real, self.n_last)
         self._whole: tuple | None = None
+        # Batches of one size are fetched together as long as they stay in the cache.
+        floats = n_models * max(self.n_full, self.n_last) * (self.X.shape[1] + 2)
+        at_once = max(1, FLOATS_AT_ONCE // floats)
+        n_full_batches = self.n_batches - 1
+        self.blocks_of_batches = [
+            (first, min(first + at_once, n_full_batches), self.n_full) for first in range(0, n_full_batches, at_once)
+        ]
+        self.blocks_of_batches.append((n_full_batches, self.n_batches, self.n_last))
+        self._loss_buffer = self.params.new_empty((at_once if n_full_batches else 1, n_models, max(self.n_full, self.n_last)))
+        self.rates_change_by_batch = any(job.schedule and job.schedule.step_every == "batch" for job in self.jobs)
 
     def _plain_rows(self, n_real: list[int], n_rows: int) -> Rows:
         """Describe batches without weights."""
@@ -264,29 +281,35 @@ class Stack:
                 self._finish([m])
         try:
             while self.jobs and not self.is_cancelled():
-                self.run_epoch()
+                self.run_epochs()
         except BaseException:
             for m in range(len(self.jobs)):  # whoever interrupts a long fit keeps what it has learnt
                 self._store_weights(m)
             raise
 
     @torch.no_grad()
-    def run_epoch(self) -> None:
-        """Train every model for one epoch, then let go those that are done."""
+    def run_epochs(self) -> None:
+        """Train every model for one epoch, or for some where nothing is to be decided after each; let go who is done."""
         started = time.perf_counter()
-        self._draw_order()
-        losses = self.params.new_empty((self.n_batches, len(self.jobs)))
-        lrs = [rate.lr for rate in self.rates]
-        by_batch = any(job.schedule is not None and job.schedule.step_every == "batch" for job in self.jobs)
-        for b in range(self.n_batches):
-            if self.is_cancelled():
-                return
-            self._train_step(*self._batch(b), lrs, losses[b])
-            if by_batch:
-                for rate in self.rates:
-                    rate.after_batch()
-                lrs = [rate.lr for rate in self.rates]
-        self._end_epoch(losses.t().tolist(), lrs, started)
+        n_epochs = self._n_epochs_at_once()
+        losses = self.params.new_empty((n_epochs, self.n_batches, len(self.jobs)))
+        self.lrs = [rate.lr for rate in self.rates]
+        for epoch in range(n_epochs):
+            self._draw_order()
+            done = 0
+            for first, last, size in self.blocks_of_batches:
+                if self.is_cancelled():
+                    return
+                self._train_block(first, last, size, losses[epoch, done : done + last - first])
+                done += last - first
+        seconds = (time.perf_counter() - started) / (len(self.jobs) * n_epochs)
+        self._end_epochs(losses.permute(2, 0, 1), self.lrs, seconds)
+
+    def _n_epochs_at_once(self) -> int:
+        if any(job.valid or job.schedule or job.after_epoch for job in self.jobs):
+            return 1
+        left = min(job.max_epochs - epochs for job, epochs in zip(self.jobs, self.epochs, strict=True))
+        return max(1, min(left, STEPS_AT_ONCE // self.n_batches))
 
     def _draw_order(self) -> None:
         if self.n_batches == 1:
@@ -304,43 +327,58 @@ class Stack:
             self.last_index[m] = self.places[m]
             self.last_index[m, : n - n_in_full] = order[n_in_full:]
 
-    def _batch(self, b: int) -> tuple[Tensor, Tensor, Rows]:
+    def _train_block(self, first: int, last: int, n_rows: int, losses_out: Tensor) -> None:
+        """Train on batches of one size that are fetched together; write the models' mean losses, (n_batches, n_models)."""
+        X, y, rows = self._fetch(first, last, n_rows)
+        losses = self._loss_buffer[: last - first, :, :n_rows]
+        for i in range(last - first):
+            self._train_step(X[i], y[i], rows[i], losses[i])
+            if self.rates_change_by_batch:
+                for rate in self.rates:
+                    rate.after_batch()
+                self.lrs = [rate.lr for rate in self.rates]
+        weight = rows[0].loss_weight
+        if isinstance(weight, Tensor):
+            weight = torch.stack([r.loss_weight[:, 0] for r in rows])
+            torch.sum(losses * weight, 2, out=losses_out)
+        else:
+            torch.sum(losses, 2, out=losses_out).mul_(weight)
+
+    def _fetch(self, first: int, last: int, n_rows: int) -> tuple[Tensor, Tensor, list[Rows]]:
+        """Give the rows of some batches: X (n_batches, M, N, I), y (n_batches, M, [O,] N), and what is known of them."""
         if self._whole is not None:
             return self._whole
-        is_last = b == self.n_batches - 1
-        index = self.last_index if is_last else self.index[b]
-        n_models, n_rows = index.shape
-        flat = index.view(-1)
-        X = self.X.index_select(0, flat).view(n_models, n_rows, self.X.shape[1])
-        y = self.y.index_select(0, flat).view(n_models, n_rows, *self.y.shape[1:])
-        if y.ndim == 3:
-            y = y.transpose(1, 2)
-        rows = self._rows_of_last if is_last else self._rows_of_full
+        is_last = last == self.n_batches
+        index = self.last_index.unsqueeze(0) if is_last else self.index[first:last]
+        flat, shape = index.reshape(-1), index.shape
+        X = self.X.index_select(0, flat).view(*shape, self.X.shape[1])
+        y = self.y.index_select(0, flat).view(*shape, *self.y.shape[1:])
+        if y.ndim == 4:
+            y = y.transpose(2, 3) if y.shape[3] > 1 else y.view(*shape[:2], 1, shape[2])
+        plain = self._rows_of_last if is_last else self._rows_of_full
+        rows = [plain] * len(index)
         if self.weighted:
-            rows = self._weighted_rows(rows, index, n_rows)
+            weight = self.row_weight.index_select(0, (index + self.weight_places).view(-1)).view(*shape[:2], 1, n_rows)
+            rows = [self._weighted_rows(plain, w) for w in weight]
         if self.n_batches == 1:
             self._whole = X, y, rows
         return X, y, rows
 
-    def _weighted_rows(self, plain: Rows, index: Tensor, n_rows: int) -> Rows:
-        weight = self.row_weight.index_select(0, (index + self.weight_places).view(-1)).view(-1, 1, n_rows)
+    def _weighted_rows(self, plain: Rows, weight: Tensor) -> Rows:
         loss_weight = weight * plain.loss_weight
-        share = None
-        if self.needs_share:
-            share = loss_weight / loss_weight.sum(2, keepdim=True)
+        share = loss_weight / loss_weight.sum(2, keepdim=True) if self.needs_share else None
         return Rows(loss_weight, share, plain.n_rows)
 
-    def _train_step(self, X: Tensor, y: Tensor, rows: Rows, lrs: list[float], loss_out: Tensor) -> None:
+    def _train_step(self, X: Tensor, y: Tensor, rows: Rows, losses: Tensor) -> None:
         outputs = X
         for layer in self.layers:
             outputs = layer.forward(outputs, rows)
-        loss, g = self.loss(outputs, y, rows)
-        loss_out.copy_(loss)
-        for layer in reversed(self.layers[self.first :]):
+        g = self.loss(outputs, y, rows.loss_weight, losses)
+        for layer in self.backward_layers:
             g = layer.backward(g, rows)
         if self.max_norm is not None:
             self._clip_gradients()
-        self.optimizer.step(lrs)
+        self.optimizer.step(self.lrs)
 
     def _clip_gradients(self) -> None:
         n_models = len(self.jobs)
@@ -351,15 +389,19 @@ class Stack:
 
     # ------------------------------------------------------------------ after an epoch
 
-    def _end_epoch(self, losses: list[list[float]], lrs: list[float], started: float) -> None:
+    def _end_epochs(self, losses: Tensor, lrs: list[float], seconds: float) -> None:
+        """Take note of losses of shape (n_models, n_epochs, n_batches)."""
         done = []
-        seconds = (time.perf_counter() - started) / len(self.jobs)
-        n_rows = [self.n_full] * (self.n_batches - 1)
+        n_epochs = losses.shape[1]
+        n_rows = losses.new_tensor([[self.n_full] * (self.n_batches - 1) + [n] for n in self.n_last_real], dtype=torch.float64)
+        means = ((losses * n_rows.unsqueeze(1)).sum(2) / n_rows.sum(1, keepdim=True)).tolist()
+        finite = torch.isfinite(losses).flatten(1).all(1).tolist()
         for m, job in enumerate(self.jobs):
-            self.epochs[m] += 1
             try:
-                check_finite(losses[m], self.epochs[m], lrs[m], job.owner)
-                stop = self._take_note(m, job, losses[m], n_rows, seconds)
+                if not finite[m]:
+                    self._raise_divergence(m, losses[m], means[m], lrs[m], seconds)
+                self.epochs[m] += n_epochs
+                stop = self._take_note(m, job, means[m], seconds)
                 if stop or self.epochs[m] >= job.max_epochs:
                     self._check_weights(m, job, lrs[m])
                     done.append(m)
@@ -373,12 +415,17 @@ class Stack:
         for kept, tensor in zip(self.kept, self._changing(), strict=True):
             kept.copy_(tensor)
 
-    def _take_note(self, m: int, job: TrainingJob, losses: list[float], n_rows: list[int], seconds: float) -> bool:
-        if self.n_batches == 1:
-            train_loss = losses[0]
-        else:
-            total = sum(losses[:-1]) * self.n_full + losses[-1] * self.n_last_real[m]
-            train_loss = total / self.n_samples[m]
+    def _raise_divergence(self, m: int, losses: Tensor, means: list[float], lr: float, seconds: float) -> None:
+        for epoch, batch_losses in enumerate(losses.tolist()):
+            check_finite(batch_losses, self.epochs[m] + epoch + 1, lr, self.jobs[m].owner)
+            self.jobs[m].monitor.extend([means[epoch]], seconds)
+
+    def _take_note(self, m: int, job: TrainingJob, train_losses: list[float], seconds: float) -> bool:
+        """Tell the monitor; say whether to stop."""
+        if not (job.valid or job.schedule or job.after_epoch):
+            job.monitor.extend(train_losses, seconds)
+            return False
+        (train_loss,) = train_losses
         valid_loss = None
         if job.valid is not None:
             self._store_weights(m)

@@ -44,6 +44,24 @@ class Monitor:
         self._reference = math.inf
         self._n_stale = 0
 
+    def extend(self, train_losses: Sequence[float], seconds: float) -> None:
+        """Take note of several epochs at once, where nothing is to be decided after each.
+
+        Parameters
+        ----------
+        train_losses : sequence of float
+            Mean training loss of each epoch.
+        seconds : float
+            How long one epoch took.
+        """
+        if not train_losses:
+            return
+        lowest = min(train_losses)
+        if lowest < self.best_loss:
+            self.best_loss, self.best_epoch = lowest, len(self.train_loss) + train_losses.index(lowest) + 1
+        self.train_loss += train_losses
+        self.seconds += [seconds] * len(train_losses)
+
     def update(self, train_loss: float, valid_loss: float | None, seconds: float = 0.0) -> tuple[bool, bool]:
         """Take note of one epoch.
 

@@ -34,7 +34,8 @@ def draw_seed(random_state) -> int:
     if random_state is None:
         return int(np.random.SeedSequence().generate_state(1)[0])
     if isinstance(random_state, (int, np.integer)):
-        check_random_state(random_state)  # scikit-learn's error for a number out of range
+        if not 0 <= random_state < 2**32:
+            check_random_state(random_state)  # scikit-learn's error for a number out of range
         return int(random_state)
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
 
