@@ -48,9 +48,9 @@ from skpt.training.criteria import (
 )
 from skpt.training.features import FeatureScaler, columns_without_numbers, to_float32
 from skpt.training.files import read_tensors, write_tensors
-from skpt.training.job import TrainingJob
+from skpt.training.job import TrainingJob, loss_of_zeros
 from skpt.training.ladder import TrainingLadder
-from skpt.training.monitor import Monitor, warn_if_still_falling
+from skpt.training.monitor import Monitor, warn_if_still_falling, warn_if_useless
 from skpt.training.optimizers import build_optimizer, find_optimizer
 from skpt.training.randomness import RandomStreams, borrowed_global_generator, draw_seed
 from skpt.training.reporter import EpochReporter
@@ -680,8 +680,16 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             reporter.write_history()
             self._take_over(job, reporter.n_before)
         reporter.end()
-        if job.valid is None and job.max_epochs > 1:
-            warn_if_still_falling(job.monitor.train_loss, self.lr, type(self).__name__)
+        if job.max_epochs > 1:
+            self._warn_of_weak_training(job)
+
+    def _warn_of_weak_training(self, job: TrainingJob) -> None:
+        losses, owner = job.monitor.train_loss, type(self).__name__
+        if not self.replaced_rungs():  # else the loss may be another than the criterion's
+            kept = losses[job.monitor.best_epoch - 1] if job.monitor.early_stopping else losses[-1]
+            warn_if_useless(kept, loss_of_zeros(job.criterion, job.train, self.target_.n_outputs), self.lr, owner)
+        if job.valid is None:
+            warn_if_still_falling(losses, self.lr, owner)
 
     def _take_over(self, job: TrainingJob, n_before: int) -> None:
         self._set_training(False)

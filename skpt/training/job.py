@@ -13,7 +13,7 @@ from skpt.training.criteria import row_losses
 from skpt.training.monitor import Monitor
 from skpt.training.schedules import Schedule
 
-__all__ = ["TrainingJob", "evaluate"]
+__all__ = ["TrainingJob", "evaluate", "loss_of_zeros"]
 
 
 @dataclass(eq=False)
@@ -92,3 +92,27 @@ def evaluate(predict: Callable[[Tensor], Tensor], criterion: nn.Module, batches:
         else:
             total += float((losses if weight is None else losses * weight[part]).sum(dtype=torch.float64))
     return total / n_samples
+
+
+def loss_of_zeros(criterion: nn.Module, batches: Batches, n_outputs: int, n_rows: int = 4096) -> float:
+    """Weighted mean loss of a model that outputs zero for every row: what training should undercut.
+
+    Parameters
+    ----------
+    criterion : torch.nn.Module
+        The loss.
+    batches : Batches
+        The rows.
+    n_outputs : int
+        Number of outputs of the model.
+    n_rows : int, default=4096
+        How many rows are looked at; the first ones.
+
+    Returns
+    -------
+    float
+        The mean loss.
+    """
+    _, y, weight = batches.rows()
+    some = Batches(y[:n_rows], y[:n_rows], None if weight is None else weight[:n_rows], n_rows)
+    return evaluate(lambda rows: torch.zeros(len(rows), n_outputs, device=rows.device), criterion, some)

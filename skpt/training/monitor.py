@@ -9,7 +9,10 @@ from itertools import pairwise
 
 from skpt.exceptions import DivergedError, NotConvergedWarning
 
-__all__ = ["Monitor", "check_finite", "warn_if_still_falling"]
+__all__ = ["Monitor", "check_finite", "warn_if_still_falling", "warn_if_useless"]
+
+# A useful model's loss is below that of a model that outputs zero; ten times as much is no matter of a few epochs, dropout or luck.
+USELESS = 10.0
 
 
 class Monitor:
@@ -119,12 +122,44 @@ def check_finite(batch_losses: Sequence[float], epoch: int, lr: float, owner: st
         if not math.isfinite(loss):
             raise DivergedError(
                 f"{owner} diverged: the training loss became {loss} in epoch {epoch}, batch {batch}, with lr={lr:g}. "
-                f"Try a smaller learning rate, for example lr={lr / 10:g}, scale X, or set max_grad_norm=1.0. "
+                f"Try a smaller learning rate, for example lr={_smaller(lr):g}, scale X, or set max_grad_norm=1.0. "
                 "The weights of the last finite epoch were kept.",
                 epoch,
                 batch,
                 lr,
             )
+
+
+def _smaller(lr: float) -> float:
+    """A learning rate to try where `lr` was too large: a tenth, and nothing that never works."""
+    return min(lr / 10, 0.1)
+
+
+def warn_if_useless(loss: float, loss_of_zeros: float, lr: float, owner: str) -> None:
+    """Warn if the training loss ended far above that of a model that outputs zero for every row.
+
+    A learning rate that is far too large need not end in NaN: the loss of a classifier grows with its weights only, and
+    Adam's steps have a bounded length.
+
+    Parameters
+    ----------
+    loss : float
+        Mean training loss of the epoch whose weights are kept.
+    loss_of_zeros : float
+        Mean loss of zeros on the same rows. Unused if not positive.
+    lr : float
+        The first learning rate.
+    owner : str
+        Whose training it is, for the message.
+    """
+    if 0 < USELESS * loss_of_zeros < loss:
+        warnings.warn(
+            f"{owner} fits badly: with lr={lr:g} the training loss ended at {loss:g}, and a model that outputs zero for "
+            f"every row has {loss_of_zeros:g}. Try a smaller learning rate, for example lr={_smaller(lr):g}; if it was small "
+            "already, raise max_epochs or scale X.",
+            NotConvergedWarning,
+            stacklevel=4,
+        )
 
 
 def warn_if_still_falling(losses: Sequence[float], lr: float, owner: str) -> None:
