@@ -11,7 +11,7 @@ from skpt.exceptions import DivergedError, NotConvergedWarning
 
 __all__ = ["Monitor", "check_finite", "warn_if_still_falling", "warn_if_useless"]
 
-# A useful model's loss is below that of a model that outputs zero; ten times as much is no matter of a few epochs, dropout or luck.
+# A useful model's loss is below that of zeros. Ten times as much is no matter of a few epochs, dropout or luck.
 USELESS = 10.0
 
 
