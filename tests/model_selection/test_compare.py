@@ -251,6 +251,7 @@ def test_estimator_that_fails_on_some_folds_is_marked_with_the_reason(line):
     assert comparison.scores.loc["picky"].isna().tolist() == [True, False, False, False, False]
     row = comparison.frame.loc["picky"]
     assert row[["mean", "std", "difference", "p_value"]].isna().all()
+    assert comparison.fit_times.loc["picky"].isna().tolist() == [True, False, False, False, False]
     assert row["fit_time"] > 0
     reason = "failed on 1 of 5 folds: FloatingPointError: The loss turned NaN in epoch 3."
     assert row["failure"] == comparison.failures["picky"] == reason
@@ -398,10 +399,19 @@ def test_any_joblib_backend_runs_the_folds(line):
     pd.testing.assert_frame_equal(comparison.scores, expected.scores)
 
 
-def test_n_jobs_changes_no_score(line):
+def test_n_jobs_is_the_number_of_folds_at_once(line):
+    asked = []
+
+    class AskedBackend(ThreadingBackend):
+        def configure(self, n_jobs=1, parallel=None, **options):
+            asked.append(n_jobs)
+            return super().configure(n_jobs, parallel, **options)
+
+    joblib.register_parallel_backend("asked", AskedBackend)
     expected = compare_estimators([Ridge(), DummyRegressor()], *line)
-    with joblib.parallel_config("threading"):
+    with joblib.parallel_config("asked"):
         comparison = compare_estimators([Ridge(), DummyRegressor()], *line, n_jobs=2)
+    assert asked == [2, 2, 2]
     pd.testing.assert_frame_equal(comparison.scores, expected.scores)
 
 

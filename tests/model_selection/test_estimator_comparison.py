@@ -54,9 +54,7 @@ def test_table_says_what_the_frame_holds():
 
 
 def test_table_is_aligned():
-    table = (
-        str(comparison_of({**SCORES, "a much longer name": [0.1, 0.2, 0.1, 0.3]}, "line")).split("\n\n")[1].splitlines()
-    )
+    table = str(comparison_of({**SCORES, "a much longer name": [0.1, 0.2, 0.1, 0.3]}, "line")).split("\n\n")[1].splitlines()
     ends = [[match.end() for match in re.finditer(r"\S(?= {3,}|$)", line)][1:] for line in table]
     for row in ends[1:]:
         assert row == ends[0][: len(row)]
@@ -109,6 +107,14 @@ def test_html_holds_the_same_words_and_no_foreign_markup():
     for row in cells(comparison).values():
         for word in row:
             assert f">{word.replace('<', '&lt;')}</t" in page
+
+
+def test_fit_time_is_the_median_so_that_a_slow_first_fit_does_not_count():
+    scores = pd.DataFrame([[0.5, 0.6, 0.7]], index=["line"])
+    fit_times = pd.DataFrame([[2.5, 0.01, 0.02]], index=["line"])
+    comparison = EstimatorComparison(scores, fit_times, baseline=None, metric="r2", test_train_ratio=0.5)
+    assert comparison.frame.loc["line", "fit_time"] == 0.02
+    assert cells(comparison)["line"][-1] == "20.0 ms"
 
 
 # The picture
