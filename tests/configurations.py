@@ -1,0 +1,74 @@
+"""Every public estimator in several configurations, and data that each can be fitted on: what the common tests walk.
+
+A new estimator is added here and nowhere else. The first configuration of each is the default but for the seed; the
+others train for fewer epochs at a larger rate, so that walking them is quick.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from sklearn.base import is_classifier
+
+from skpt import LinearClassifier, LinearRegressor, MLPClassifier, MLPRegressor
+
+_QUICK_SGD = {"optimizer": "sgd", "lr": 0.1, "early_stopping": True, "standardize_features": True}
+_QUICK_DEEP = {"dropout": 0.2, "batch_norm": True, "lr": 0.02, "max_epochs": 80}
+_BALANCED = {"class_weight": "balanced"}
+
+PARAMETERS: dict[type, dict[str, dict[str, Any]]] = {
+    LinearRegressor: {
+        "default": {},
+        "sgd": {**_QUICK_SGD, "lr": 0.01},
+        "deep": {**_QUICK_DEEP, "standardize_target": True},
+    },
+    LinearClassifier: {
+        "default": {},
+        "sgd": _QUICK_SGD,
+        "deep": {**_QUICK_DEEP, **_BALANCED},
+    },
+    MLPRegressor: {
+        "default": {},
+        "sgd": _QUICK_SGD,
+        "deep": {**_QUICK_DEEP, "lr": 0.05, "hidden_layer_sizes": (32, 16)},
+    },
+    MLPClassifier: {
+        "default": {},
+        "sgd": _QUICK_SGD,
+        "deep": {**_QUICK_DEEP, **_BALANCED, "lr": 0.05, "hidden_layer_sizes": (32, 16)},
+    },
+}
+ESTIMATORS = list(PARAMETERS)
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """One way to set up one estimator."""
+
+    estimator: type
+    name: str
+    parameters: dict[str, Any] = field(repr=False)
+
+    def make(self, **parameters):
+        """Give a fresh estimator; parameters given here win."""
+        return self.estimator(**{"random_state": 0, **self.parameters, **parameters})
+
+    def __str__(self):
+        return f"{self.estimator.__name__}-{self.name}"
+
+
+CONFIGURATIONS = [
+    Configuration(estimator, name, parameters) for estimator, named in PARAMETERS.items() for name, parameters in named.items()
+]
+
+
+def make_data(estimator: type, n_samples: int = 60, *, random_state: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Give X and y that an estimator can learn: numbers, or three classes whose labels are strings."""
+    random = np.random.default_rng(random_state)
+    X = random.standard_normal((n_samples, 5)) * [1.0, 2.0, 0.5, 1.0, 1.0] + [0.0, 1.0, 0.0, -1.0, 0.0]
+    score = X @ [1.0, -1.0, 2.0, 0.0, 0.5] + 0.1 * random.standard_normal(n_samples)
+    if is_classifier(estimator()):
+        return X, np.array(["high", "low", "middle"])[np.searchsorted(np.quantile(score, [1 / 3, 2 / 3]), score)]
+    return X, score
