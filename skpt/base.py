@@ -38,6 +38,7 @@ from skpt._compat import Interval, Options, StrOptions, check_sample_weight, saf
 from skpt.exceptions import InvalidInputError, NotSizedError, UnknownParameterError, nearest_name
 from skpt.fusion import note_alone, train, why_not_stacked
 from skpt.modules.layers import FeedForward
+from skpt.training.arguments import accepted_arguments, check_arguments
 from skpt.training.batches import Batches, rows_of
 from skpt.training.criteria import (
     CLASSIFICATION_CRITERIA,
@@ -517,13 +518,8 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     def initialize_module(self):
         """Build the network from the sizes that were learnt; its first weights come from the seed."""
         arguments = {**self._size_arguments(), **self.module_arguments(), **self.get_params_for("module")}
-        accepted = inspect.signature(self.module).parameters
-        takes_all = any(p.kind is p.VAR_KEYWORD for p in accepted.values())
-        for name in self.get_params_for("module"):
-            if name not in accepted and not takes_all:
-                raise UnknownParameterError(
-                    f"The module {self.module.__name__} has no parameter {name!r}.{nearest_name(name, accepted)}"
-                )
+        check_arguments(self.module, self.get_params_for("module"), "module")
+        accepted = accepted_arguments(self.module) or ()
         context = nullcontext()
         if "generator" in accepted:
             arguments["generator"] = self.streams_.weights

@@ -6,13 +6,13 @@ can be weighted; the mean is taken here, in one place.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
-from skpt.exceptions import InvalidInputError, UnknownParameterError, nearest_name
+from skpt.exceptions import InvalidInputError, nearest_name
+from skpt.training.arguments import accepted_arguments, check_arguments
 
 __all__ = [
     "CLASSIFICATION_CRITERIA",
@@ -94,13 +94,9 @@ def build_criterion(criterion, params: Mapping) -> nn.Module:
     if isinstance(criterion, nn.Module) and not params:
         return criterion
     cls = type(criterion) if isinstance(criterion, nn.Module) else criterion
-    accepted = inspect.signature(cls).parameters
-    if not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
-        for name in params:
-            if name not in accepted:
-                raise UnknownParameterError(f"{cls.__name__} has no parameter {name!r}.{nearest_name(name, accepted)}")
+    check_arguments(cls, params, "criterion")
     params = dict(params)
-    if "reduction" in accepted:
+    if "reduction" in (accepted_arguments(cls) or ()):
         params.setdefault("reduction", "none")
     return cls(**params)
 

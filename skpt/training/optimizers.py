@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Mapping
 
 from torch import nn, optim
 
-from skpt.exceptions import UnknownParameterError, nearest_name
+from skpt.exceptions import nearest_name
+from skpt.training.arguments import check_arguments
 
 __all__ = ["OPTIMIZERS", "build_optimizer", "find_optimizer"]
 
@@ -71,15 +71,8 @@ def build_optimizer(optimizer, groups: Iterable, params: Mapping) -> optim.Optim
     UnknownParameterError
         If the optimizer has no such parameter.
     """
-    accepted = inspect.signature(optimizer).parameters
     params = dict(params)
-    if not any(p.kind is p.VAR_KEYWORD for p in accepted.values()):
-        for name in params:
-            if name not in accepted:
-                raise UnknownParameterError(
-                    f"The optimizer {optimizer.__name__} has no parameter {name!r}."
-                    f"{nearest_name(name, set(accepted) - {'params'})}"
-                )
+    check_arguments(optimizer, params, "optimizer", but=frozenset({"params"}))
     groups = list(groups)
     plain = not (params.keys() & {"fused", "foreach", "differentiable", "capturable"})
     if optimizer in _FUSED and plain and _all_floating(groups):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +11,7 @@ from skorch.callbacks import LRScheduler
 from torch.optim import SGD, lr_scheduler
 
 from skpt.exceptions import UnknownParameterError, nearest_name
+from skpt.training.arguments import check_arguments
 
 __all__ = ["SCHEDULES", "LearningRate", "Schedule", "find_schedule"]
 
@@ -109,12 +109,7 @@ def find_schedule(schedule, params: Mapping, *, lr: float, n_epochs: int, n_batc
         policy, given, step_every = schedule, {}, "epoch"
     params = dict(params)
     step_every = params.pop("step_every", step_every)
-    accepted = set(inspect.signature(policy).parameters) - {"optimizer", "verbose", "last_epoch"}
-    for name in params:
-        if name not in accepted:
-            raise UnknownParameterError(
-                f"The learning-rate schedule {policy.__name__} has no parameter {name!r}.{nearest_name(name, accepted)}"
-            )
+    check_arguments(policy, params, "learning-rate schedule", but=frozenset({"optimizer", "verbose", "last_epoch"}))
     return Schedule(policy, {**given, **params}, step_every, monitor)
 
 
