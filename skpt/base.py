@@ -683,12 +683,16 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         losses, owner = job.monitor.train_loss, type(self).__name__
         if not self.replaced_rungs():  # else the loss may be another than the criterion's
             kept = losses[job.monitor.best_epoch - 1] if job.monitor.early_stopping else losses[-1]
-            warn_if_useless(kept, loss_of_zeros(job.criterion, job.train, self.target_.n_outputs), self.lr, owner)
+            zeros = loss_of_zeros(job.criterion, job.train, self.target_.n_outputs)
+            if warn_if_useless(kept, zeros, self.lr, owner):
+                return
         if job.valid is None:
             warn_if_still_falling(losses, self.lr, owner)
 
     def _take_over(self, job: TrainingJob, n_before: int) -> None:
         self._set_training(False)
+        while len(self.history_) and "train_loss" not in self.history_[-1]:
+            self.history_.pop()  # an epoch that was interrupted, or diverged
         self.n_iter_ = len(self.history_)
         self.loss_curve_ = np.array([row["train_loss"] for row in self.history_ if "train_loss" in row])
         self.validation_curve_ = np.array([row["valid_loss"] for row in self.history_ if "valid_loss" in row])

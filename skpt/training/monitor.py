@@ -13,6 +13,7 @@ __all__ = ["Monitor", "check_finite", "warn_if_still_falling", "warn_if_useless"
 
 # A useful model's loss is below that of zeros. Ten times as much is no matter of a few epochs, dropout or luck.
 USELESS = 10.0
+_CALLER_OF_FIT = 6  # frames from the functions here to the user's line
 
 
 class Monitor:
@@ -135,7 +136,7 @@ def _smaller(lr: float) -> float:
     return min(lr / 10, 0.1)
 
 
-def warn_if_useless(loss: float, loss_of_zeros: float, lr: float, owner: str) -> None:
+def warn_if_useless(loss: float, loss_of_zeros: float, lr: float, owner: str) -> bool:
     """Warn if the training loss ended far above that of a model that outputs zero for every row.
 
     A learning rate that is far too large need not end in NaN: the loss of a classifier grows with its weights only, and
@@ -151,15 +152,22 @@ def warn_if_useless(loss: float, loss_of_zeros: float, lr: float, owner: str) ->
         The first learning rate.
     owner : str
         Whose training it is, for the message.
+
+    Returns
+    -------
+    bool
+        Whether there was a warning.
     """
-    if 0 < USELESS * loss_of_zeros < loss:
+    is_useless = 0 < USELESS * loss_of_zeros < loss
+    if is_useless:
         warnings.warn(
             f"{owner} fits badly: with lr={lr:g} the training loss ended at {loss:g}, and a model that outputs zero for "
             f"every row has {loss_of_zeros:g}. Try a smaller learning rate, for example lr={_smaller(lr):g}; if it was small "
             "already, raise max_epochs or scale X.",
             NotConvergedWarning,
-            stacklevel=4,
+            stacklevel=_CALLER_OF_FIT,
         )
+    return is_useless
 
 
 def warn_if_still_falling(losses: Sequence[float], lr: float, owner: str) -> None:
@@ -179,7 +187,7 @@ def warn_if_still_falling(losses: Sequence[float], lr: float, owner: str) -> Non
             f"{owner} has not converged: after {n_epochs} epochs with lr={lr:g} the training loss still falls about as fast "
             "as at the start. Raise lr or max_epochs.",
             NotConvergedWarning,
-            stacklevel=4,
+            stacklevel=_CALLER_OF_FIT,
         )
 
 
