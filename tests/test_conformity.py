@@ -1,0 +1,199 @@
+"""What a scikit-learn user does on an ordinary day, and what must then happen.
+
+The rows of ``../shared/conformity`` (see tests/conformity) that no other test holds, over every estimator of its factory.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.base import is_classifier
+from sklearn.compose import make_column_transformer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
+
+from skpt.exceptions import DivergedError, InvalidInputError, NotConvergedWarning
+from tests.conformity.factory import make
+
+NAMES = list(make())
+REGRESSORS = [name for name in NAMES if name.endswith("Regressor")]
+COLUMNS = list("abcdefgh")
+
+
+def rows(n_samples=300):
+    """Eight features, four of which matter, and the numbers that follow from them."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(n_samples, 8))
+    return X, X @ [1.5, -2.0, 1.0, 0.5, 0, 0, 0, 0] + 0.1 * rng.normal(size=n_samples)
+
+
+def target_for(estimator, y):
+    return (y > 0).astype(int) if is_classifier(estimator) else y
+
+
+@pytest.fixture(params=NAMES)
+def case(request):
+    """An estimator, X, and a target of its kind."""
+    estimator = make()[request.param]
+    X, y = rows()
+    return estimator, X, target_for(estimator, y)
+
+
+@pytest.mark.usefixtures("global_generators_untouched")
+def test_fit_leaves_the_process_as_it_was(case, tmp_path, monkeypatch):
+    estimator, X, y = case
+    monkeypatch.chdir(tmp_path)
+
+    def process():
+        return torch.get_num_threads(), torch.get_default_dtype(), dict(os.environ), list(warnings.filters), os.listdir()
+
+    torch.optim.SGD([torch.zeros(1)])  # torch's own late imports set a variable of the environment
+    before = process()
+    estimator.fit(X, y).predict(X)
+    assert process() == before
+
+
+def test_fit_is_quiet(case, capfd):
+    estimator, X, y = case
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        estimator.fit(X, y).predict(X)
+    assert [str(each.message) for each in caught] == []
+    assert capfd.readouterr() == ("", "")
+
+
+def test_refit_on_another_shape_starts_anew(case):
+    estimator, X, y = case
+    estimator.fit(X, y)
+    Z, z = X[:200, :5], np.digitize(X[:200, 0], [-0.5, 0.5]) if is_classifier(estimator) else X[:200, :2]
+    again, anew = estimator.fit(Z, z), make()[type(estimator).__name__].fit(Z, z)
+    np.testing.assert_array_equal(again.predict(Z), anew.predict(Z))
+
+
+def test_columns_in_another_order_are_refused(case):
+    estimator, X, y = case
+    frame = pd.DataFrame(X, columns=COLUMNS)
+    estimator.fit(frame, y)
+    with pytest.raises(ValueError, match="feature names should match"):
+        estimator.predict(frame[COLUMNS[::-1]])
+
+
+def test_unscaled_features_need_no_scaler(case):
+    estimator, X, y = case
+    Z = X * [1e3, 1, 1e-3, 1, 1e4, 1, 1, 1] + [1e4, 0, 5, 0, 0, 0, 0, 0]
+    assert estimator.fit(Z, y).score(Z, y) > 0.95
+
+
+@pytest.mark.parametrize("name", REGRESSORS)
+def test_a_target_of_large_scale(name):
+    X, y = rows()
+    y = y * 1e4 + 1e6
+    assert make()[name].fit(X, y).score(X, y) > 0.95
+
+
+@pytest.mark.parametrize("column", ["text", "category", "date"])
+def test_a_table_with_other_columns_than_numbers_is_refused_by_name(case, column):
+    estimator, X, y = case
+    frame = pd.DataFrame(X, columns=COLUMNS)
+    frame["h"] = {
+        "text": np.array(["u", "v"], dtype=object)[y.astype(int) % 2],
+        "category": pd.Categorical(np.array(["u", "v"])[y.astype(int) % 2]),
+        "date": pd.date_range("2020-01-01", periods=len(X)),
+    }[column]
+    with pytest.raises(InvalidInputError, match=r"in the columns \['h'\]. Encode them"):
+        estimator.fit(frame, y)
+    numbers = frame[COLUMNS[:-1]].assign(h=0.0)
+    with pytest.raises(InvalidInputError, match=r"in the columns \['h'\]"):
+        estimator.fit(numbers, y).predict(frame)
+
+
+def test_the_remedy_for_text_columns_works(case):
+    """What the error above proposes; with a category that was never seen, too."""
+    estimator, X, y = case
+    frame = pd.DataFrame(X, columns=COLUMNS).assign(h=np.where(X[:, 7] > 0, "u", "v"))
+    encode = make_column_transformer((OneHotEncoder(handle_unknown="ignore"), ["h"]), remainder="passthrough")
+    pipeline = make_pipeline(encode, estimator).fit(frame, y)
+    assert pipeline.score(frame, y) > 0.95
+    assert np.isfinite(pipeline.predict(frame.assign(h="never seen"))).all()
+
+
+@pytest.mark.parametrize("lr", [1e6, 1e30])
+def test_a_learning_rate_that_is_far_too_large_is_never_silent(case, lr):
+    """An error that leaves finite weights, or a warning where the numbers stayed finite."""
+    estimator, X, y = case
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            estimator.set_params(lr=lr).fit(X, y)
+        except DivergedError as error:
+            assert error.lr == lr
+            messages = [str(error)]
+        else:
+            messages = [str(each.message) for each in caught if each.category is NotConvergedWarning]
+    if messages or estimator.loss_curve_[-1] > 1:  # on a separable problem such steps may end at a loss of 0
+        (message,) = messages
+        assert re.search("diverged|fits badly", message) and "for example lr=0.1" in message
+    assert np.isfinite(estimator.predict(X)).all()
+
+
+INTERRUPTED = """
+import json, sys, time
+import numpy as np
+from skorch.callbacks import Callback
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV
+from tests.conformity.factory import make
+from tests.test_conformity import rows, target_for
+
+X, y = rows(3000)
+nets = make()
+nets["with a callback"] = make()["MLPClassifier"].set_params(callbacks=[Callback()])
+nets["in a search"] = GridSearchCV(make()["MLPClassifier"], {"lr": [0.01, 0.001]}, cv=2, refit=False)
+for name, net in nets.items():
+    z = target_for(net, y)
+    clone(net).fit(X[:40], z[:40])  # whatever is imported late is there
+    net.set_params(**{"estimator__max_epochs" if name == "in a search" else "max_epochs": 10**6})
+    outcome = {"name": name}
+    print("START", flush=True)
+    try:
+        net.fit(X, z)
+        outcome["fit"] = "returned"
+    except KeyboardInterrupt:
+        outcome["fit"] = "KeyboardInterrupt"
+    outcome["raised"] = time.time()
+    if name != "in a search":
+        outcome["finite"] = bool(np.isfinite(net.predict(X)).all())
+        outcome["epochs"] = net.n_iter_
+        outcome["rows"] = len(net.history), len(net.loss_curve_)
+    print(json.dumps(outcome), flush=True)
+"""
+
+
+def test_ctrl_c_ends_a_fit_at_once_and_leaves_a_model_that_predicts():
+    child = subprocess.Popen([sys.executable, "-c", INTERRUPTED], stdout=subprocess.PIPE, text=True)
+    outcomes = []
+    try:
+        while child.stdout.readline() == "START\n":
+            time.sleep(0.5)
+            sent = time.time()
+            child.send_signal(signal.SIGINT)
+            outcomes.append(json.loads(child.stdout.readline()) | {"sent": sent})
+    finally:
+        child.kill()
+        child.stdout.close()
+        child.wait()
+    assert [each["name"] for each in outcomes] == [*NAMES, "with a callback", "in a search"]
+    for each in outcomes:
+        assert each["fit"] == "KeyboardInterrupt", each
+        assert each["raised"] - each["sent"] < 2.0, each
+        if each["name"] != "in a search":
+            assert each["finite"] and each["rows"] == [each["epochs"]] * 2 and each["epochs"] > 0, each
