@@ -26,7 +26,7 @@ __all__ = ["FusedBackend"]
 
 # How many tasks joblib hands over at once; more wait until some have ended.
 WIDTH = 512
-DEFAULT_MEMORY_LIMIT = 2 << 30
+DEFAULT_MEMORY_LIMIT = 1 << 30
 
 
 class FusedBackend(ParallelBackendBase):
@@ -43,7 +43,7 @@ class FusedBackend(ParallelBackendBase):
         How many tasks run, and how many stacks train, at a time in a process. None takes the number of cores.
     executor : concurrent.futures.Executor, default=None
         Carries the shares of the tasks; loky's by default where there are several processes.
-    memory_limit : int, default=2 GiB
+    memory_limit : int, default=1 GiB
         Bytes that the stacks training at once may take together, besides the data.
     """
 

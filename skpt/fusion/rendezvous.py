@@ -28,8 +28,12 @@ __all__ = ["Cancelled", "Rendezvous", "current_rendezvous"]
 _log = logging.getLogger("skpt")
 _local = threading.local()
 
-# Threads that run or wait at a time; further tasks wait in a queue.
-MOST_TASKS = 1024
+# Tasks that run or wait at a time, each with its own rows; further ones wait in a queue. The first is for as long as no job
+# has said how large its rows are.
+FIRST_TASKS = 64
+MOST_TASKS = 256
+# A task's rows as the user's slice in double precision and as the network's float32.
+_COPIES_OF_ROWS = 3
 
 
 class Cancelled(BaseException):
@@ -68,6 +72,7 @@ class Rendezvous:
         self._n_active = 0
         self._n_running = 0
         self._n_started = 0
+        self._most_started = FIRST_TASKS
         self._queue: deque[Callable[[], None]] = deque()
         self._waiting: list[_Ticket] = []
         self._closed = False
@@ -100,7 +105,7 @@ class Rendezvous:
             thread.start()
 
         with self._changed:
-            if self._n_started >= MOST_TASKS:
+            if self._n_started >= self._most_started:
                 self._queue.append(start)
                 return future
             self._n_active += 1
@@ -128,12 +133,24 @@ class Rendezvous:
                 self._changed.notify_all()
 
     def _stop_started(self) -> None:
-        """A thread ended or waits for tasks of its own: start one from the queue, the latest first."""
+        """A thread ended or waits for tasks of its own."""
         self._n_started -= 1
-        if self._queue and not self.cancelled:
+        self._start_queued()
+
+    def _start_queued(self) -> None:
+        """Start tasks from the queue, the latest first: those of inner calls, which outer ones wait for."""
+        while self._queue and not self.cancelled and self._n_started < self._most_started:
             self._n_active += 1
             self._n_started += 1
             self._queue.pop()()
+
+    def _limit_tasks(self, job: TrainingJob) -> None:
+        """Let as many tasks begin as have room for their rows."""
+        X = job.train.X
+        n_bytes = _COPIES_OF_ROWS * X.nelement() * X.element_size()
+        most = max(2 * self.n_threads, min(MOST_TASKS, self.memory_limit // max(1, n_bytes)))
+        self._most_started = most if self.report.n_jobs == 1 else min(self._most_started, most)
+        self._start_queued()
 
     def _take_turn(self) -> None:
         """Wait until fewer than `n_threads` tasks run."""
@@ -194,6 +211,7 @@ class Rendezvous:
         ticket = _Ticket(job)
         with self._changed:
             self.report.n_jobs += 1
+            self._limit_tasks(job)
             self._waiting.append(ticket)
             self._n_active -= 1
             self._give_turn()

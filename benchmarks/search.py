@@ -1,0 +1,210 @@
+"""Whole searches under the backend "skpt", against skorch's net and scikit-learn's MLP in the same GridSearchCV."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import joblib
+import numpy as np
+import torch
+from scipy.stats import loguniform
+from sklearn.datasets import load_breast_cancer, load_digits
+from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from benchmarks.peers import classes, silently, skorch_net, sklearn_mlp
+from benchmarks.timing import Timings, duration, interleave, machine, text_table
+from skpt import LinearRegressor, MLPClassifier
+from skpt.datasets import load_cars
+from skpt.fusion import last_report
+
+
+@dataclass
+class Row:
+    """One search: ours and the peers' as callables, and the multiplications and additions of all its training steps."""
+
+    name: str
+    candidates: dict[str, Callable[[], object]]
+    flops: float
+    targets: dict[str, float]
+
+
+def fused(search, X, y, **settings):
+    """Fit a search under the backend."""
+    with joblib.parallel_config("skpt", **settings):
+        return search.fit(X, y)
+
+
+def mlp_flops(sizes: tuple[int, ...], n_rows: float) -> float:
+    """Forward, gradient of the weights and gradient of the inputs (not for the first layer) of so many rows."""
+    products = [a * b for a, b in zip(sizes, sizes[1:], strict=False)]
+    return 2.0 * n_rows * (3 * sum(products) - products[0])
+
+
+def cars(batch_size: int) -> Row:
+    """The course's search: 9 candidates, 3 folds, 32 rows."""
+    X, y = load_cars(return_X_y=True, features=["wt"])
+    grid = {"lr": [0.02, 0.05, 0.08], "max_epochs": [10, 200, 500]}
+    ours = GridSearchCV(
+        LinearRegressor(optimizer="sgd", batch_size=batch_size, random_state=0), grid, cv=3, scoring="r2", refit=True
+    )
+    net = skorch_net(False, 1, (), 1, batch_size, 10, lr=0.02, optimizer=torch.optim.SGD)
+    X32, y32 = X.astype("f4"), y.astype("f4")[:, None]
+
+    def skorch(n_jobs):
+        return GridSearchCV(net, grid, cv=3, scoring="r2", n_jobs=n_jobs).fit(X32, y32)
+
+    label = "full batch" if batch_size == -1 else f"batch {batch_size}"
+    return Row(
+        f"cars, {label}, 9 x 3",
+        {
+            "skpt": silently(partial(fused, ours, X, y)),
+            "skorch, 1 job": silently(partial(skorch, 1)),
+            "skorch, 2 jobs": silently(partial(skorch, 2)),
+        },
+        0.0,
+        {"skorch": 60.0},
+    )
+
+
+def digits() -> Row:
+    """One hidden layer of 100 on the digits, 9 candidates, 5 folds."""
+    X, y = load_digits(return_X_y=True)
+    X = X / 16.0
+    lrs, decays, epochs, batch_size = [1e-3, 3e-3, 1e-2], [0.0, 1e-4, 1e-2], 20, 32
+    ours = GridSearchCV(
+        MLPClassifier((100,), max_epochs=epochs, batch_size=batch_size, random_state=0),
+        {"lr": lrs, "weight_decay": decays},
+        cv=5,
+    )
+    skorch = GridSearchCV(
+        skorch_net(True, 64, (100,), 10, batch_size, epochs),
+        {"lr": lrs, "optimizer__weight_decay": decays},
+        cv=5,
+        n_jobs=2,
+    )
+    sklearn = GridSearchCV(
+        sklearn_mlp(True, (100,), batch_size, epochs), {"learning_rate_init": lrs, "alpha": decays}, cv=5, n_jobs=2
+    )
+    return Row(
+        "digits, 9 x 5",
+        {
+            "skpt": silently(partial(fused, ours, X, y)),
+            "skorch, 2 jobs": silently(partial(skorch.fit, X.astype("f4"), y)),
+            "scikit-learn, 2 jobs": silently(partial(sklearn.fit, X, y)),
+        },
+        mlp_flops((64, 100, 10), epochs * len(X) * (45 * 0.8 + 1)),
+        {"skorch": 25.0, "scikit-learn": 12.0},
+    )
+
+
+def large() -> Row:
+    """20,000 rows, two hidden layers, 12 candidates, 3 folds."""
+    X, y = classes(20000, 50, 2)
+    grid = {"lr": [3e-4, 1e-3, 3e-3, 1e-2], "weight_decay": [0.0, 1e-4, 1e-2]}
+    ours = GridSearchCV(
+        MLPClassifier((256, 128), max_epochs=5, batch_size=256, criterion="cross_entropy", random_state=0), grid, cv=3
+    )
+    skorch = GridSearchCV(
+        skorch_net(True, 50, (256, 128), 2, 256, 5),
+        {"lr": grid["lr"], "optimizer__weight_decay": grid["weight_decay"]},
+        cv=3,
+        n_jobs=2,
+    )
+    return Row(
+        "20,000 x 50, (256, 128), 12 x 3",
+        {"skpt": silently(partial(fused, ours, X, y)), "skorch, 2 jobs": silently(partial(skorch.fit, X.astype("f4"), y))},
+        mlp_flops((50, 256, 128, 2), 5 * len(X) * (36 * 2 / 3 + 1)),
+        {"skorch": 3.0},
+    )
+
+
+def random() -> Row:
+    """Hidden sizes, activations, dropout and lr at random on breast cancer, 60 candidates, 5 folds."""
+    X, y = load_breast_cancer(return_X_y=True)
+    space = {
+        "hidden_layer_sizes": [(32,), (64,), (64, 32)],
+        "activation": ["relu", "tanh"],
+        "dropout": [0.0, 0.1, 0.3],
+        "lr": loguniform(1e-3, 1e-1),
+    }
+    ours = make_pipeline(StandardScaler(), MLPClassifier(max_epochs=30, batch_size=32, random_state=0))
+    ours = RandomizedSearchCV(ours, {f"mlpclassifier__{k}": v for k, v in space.items()}, n_iter=60, cv=5, random_state=0)
+    sklearn = make_pipeline(StandardScaler(), sklearn_mlp(True, (32,), 32, 30))
+    sklearn_space = {
+        "mlpclassifier__hidden_layer_sizes": space["hidden_layer_sizes"],
+        "mlpclassifier__activation": space["activation"],
+        "mlpclassifier__alpha": [0.0, 1e-4, 1e-2],
+        "mlpclassifier__learning_rate_init": space["lr"],
+    }
+    sklearn = RandomizedSearchCV(sklearn, sklearn_space, n_iter=60, cv=5, random_state=0, n_jobs=2)
+    return Row(
+        "breast cancer, random 60 x 5",
+        {"skpt": silently(partial(fused, ours, X, y)), "scikit-learn, 2 jobs": silently(partial(sklearn.fit, X, y))},
+        0.0,
+        {},
+    )
+
+
+ROWS = {
+    "cars_full": partial(cars, -1),
+    "cars_2": partial(cars, 2),
+    "digits": digits,
+    "large": large,
+    "random": random,
+}
+
+
+def peak_flops(n_threads: int = 2, n_models: int = 16, size: int = 256, repeats: int = 5) -> float:
+    """Multiplications and additions a second of batched float32 products, all cores together, the best of some tries."""
+    a, b = (torch.randn(n_models, size, size) for _ in range(2))
+    out = torch.empty_like(a)
+    before = torch.get_num_threads()
+    torch.set_num_threads(n_threads)
+    try:
+        timings = interleave({"bmm": lambda: [torch.bmm(a, b, out=out) for _ in range(10)]}, repeats)
+    finally:
+        torch.set_num_threads(before)
+    return 10 * 2.0 * n_models * size**3 / timings.minimum("bmm")
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks search", description=__doc__)
+    parser.add_argument("rows", nargs="*", help=f"which searches (default: all of {', '.join(ROWS)})")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds that count (default: 3)")
+    parser.add_argument("--report", action="store_true", help="print what each of our searches did")
+    arguments = parser.parse_args(argv)
+    print(machine())
+    peak = peak_flops()
+    print(f"peak of batched float32 products: {peak / 1e9:.0f} GFLOP/s, all cores together")
+    table = []
+    for name in arguments.rows or ROWS:
+        row = ROWS[name]()
+        timings = interleave(row.candidates, arguments.repeats)
+        table += _lines(row, timings, peak)
+        if arguments.report:
+            row.candidates["skpt"]()
+            print(f"{row.name}: {last_report()}")
+    print(text_table(["search", "who", "median", "times slower", "to reach", "of the limit"], table))
+    return 0
+
+
+def _lines(row: Row, timings: Timings, peak: float) -> list[list[str]]:
+    lines = []
+    for name in timings.seconds:
+        ratio = np.nan if name == "skpt" else timings.ratio(name, to="skpt")
+        target = next((v for k, v in row.targets.items() if name.startswith(k)), None)
+        of_limit = f"{timings.median(name) / (row.flops / peak):.1f}" if row.flops and name == "skpt" else ""
+        lines.append(
+            [
+                row.name if name == "skpt" else "",
+                name,
+                duration(timings.median(name)),
+                "" if name == "skpt" else f"{ratio:.1f}",
+                "" if target is None else f"{target:g}",
+                of_limit,
+            ]
+        )
+    return lines

@@ -1,0 +1,48 @@
+"""How a fused search grows with the number of candidates: seconds and memory, each size in a process of its own."""
+
+import argparse
+import json
+import subprocess
+import sys
+
+from benchmarks.timing import duration, machine, text_table
+
+SIZES = (1, 4, 16, 64, 256)
+
+PROGRAM = """
+import json, resource, sys, time, warnings
+import joblib, numpy as np
+from sklearn.datasets import load_digits
+from sklearn.model_selection import GridSearchCV
+from skpt import MLPClassifier
+warnings.simplefilter("ignore")
+n_candidates, limit = int(sys.argv[1]), int(sys.argv[2])
+X, y = load_digits(return_X_y=True)
+net = MLPClassifier((100,), max_epochs=20, batch_size=32, random_state=0)
+with joblib.parallel_config("skpt"):
+    GridSearchCV(net.set_params(max_epochs=1), {"lr": [1e-3, 1e-2]}, cv=2).fit(X / 16, y)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+search = GridSearchCV(net.set_params(max_epochs=20), {"lr": np.geomspace(1e-4, 1e-2, n_candidates)}, cv=5, refit=False)
+start = time.perf_counter()
+with joblib.parallel_config("skpt", memory_limit=limit):
+    search.fit(X / 16, y)
+seconds = time.perf_counter() - start
+after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(json.dumps([seconds, before / 1024, after / 1024]))
+"""
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks search_growth", description=__doc__)
+    parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help=f"candidates (default: {SIZES})")
+    parser.add_argument("--memory-limit", type=int, default=2 << 30, help="bytes, the backend's memory_limit")
+    arguments = parser.parse_args(argv)
+    print(machine())
+    rows = []
+    for size in arguments.sizes:
+        command = [sys.executable, "-c", PROGRAM, str(size), str(arguments.memory_limit)]
+        run = subprocess.run(command, capture_output=True, text=True, check=True)
+        seconds, before, after = json.loads(run.stdout.splitlines()[-1])
+        rows.append([str(size), duration(seconds), duration(seconds / size), f"{after:.0f} MiB", f"{after - before:.0f} MiB"])
+    print(text_table(["candidates x 5 folds", "seconds", "per candidate", "peak RSS", "of it the search's"], rows))
+    return 0
