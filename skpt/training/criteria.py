@@ -118,6 +118,11 @@ def row_losses(criterion: nn.Module, outputs: Tensor, targets: Tensor) -> Tensor
         outputs = torch.log_softmax(outputs, dim=1)
     elif isinstance(criterion, nn.BCELoss):
         outputs = torch.sigmoid(outputs)
+    if outputs.shape != targets.shape and isinstance(criterion, _NUMERIC_CRITERIA):
+        raise InvalidInputError(
+            f"{type(criterion).__name__} needs outputs of the targets' shape, {tuple(targets.shape)}. Got shape "
+            f"{tuple(outputs.shape)}, which would be broadcast. Let the module give one column per output."
+        )
     losses = criterion(outputs, targets)
     return losses.flatten(1).mean(1) if losses.ndim > 1 else losses
 
@@ -144,7 +149,8 @@ def mean_loss(criterion: nn.Module, outputs: Tensor, targets: Tensor, weight: Te
     Raises
     ------
     InvalidInputError
-        If there are weights and the criterion gives no row-wise losses.
+        If there are weights and the criterion gives no row-wise losses, or if outputs and targets of different shapes would
+        be broadcast.
     """
     losses = row_losses(criterion, outputs, targets)
     if losses.ndim == 0:

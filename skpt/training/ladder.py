@@ -149,7 +149,8 @@ class TrainingLadder(NeuralNet):
         **fit_params
             Passed on to `step_fn`.
         """
-        watched = any(_watches_batches(callback) for _, callback in self.callbacks_)
+        # Callbacks of the user's may read the history's batches, as skorch's Checkpoint does.
+        watched = bool(self.callbacks) or any(_watches_batches(callback) for _, callback in self.callbacks_)
         losses, n_rows = [], []
         for batch in iterator:
             if watched:
