@@ -180,6 +180,11 @@ def test_ten_classes_of_whole_numbers_at_most(table_of):
     assert not table_of(y=np.arange(110) % 11).classification
 
 
+def test_two_whole_numbers_are_classes_in_few_rows_too(table_of):
+    assert table_of(y=[0, 1, 1, 0]).classification
+    assert not table_of(y=[0, 1, 2, 0]).classification
+
+
 def test_task_may_be_given(table_of):
     assert not table_of("regression", y=repeated(0, 1)).classification
     assert table_of("classification", y=repeated(0.5, 1.5)).y.tolist() == repeated("0.5", "1.5")
@@ -231,7 +236,7 @@ def test_compressed_marked_and_padded_files_are_read(write):
         write("a,y\r\n1,0.5\r\n2,1.5\r\n"),
         write("a,y\n1,0.5,\n2,1.5,\n"),
     ]:
-        table = read_table(path, "y")
+        table = read_table(path, " y")
         assert table.X.equals(plain.X)
         assert table.y.tolist() == plain.y.tolist()
 
@@ -249,6 +254,7 @@ def test_quoted_fields_hold_separators_and_line_ends(write):
         ("a,y\n", "has a header and no rows"),
         (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0", "is no CSV file in UTF-8. Save it as 'CSV UTF-8'."),
         ("a,y\n1,2\n".encode("utf-16"), "is no CSV file in UTF-8. Save it as 'CSV UTF-8'."),
+        ("a,y\n1,2\n".encode("utf-16-le"), "is no CSV file in UTF-8. Save it as 'CSV UTF-8'."),
         ("größe,y\n1,2\n".encode("latin-1"), "is no CSV file in UTF-8. Save it as 'CSV UTF-8'."),
         ("Dear reader,\nthis is a letter, and,\nnot, a, table,\n", "is no CSV file: "),
         ("a,y\n1,2\n1,2,3\n", "is no CSV file: Error tokenizing data. C error: Expected 2 fields in line 3, saw 3"),
