@@ -1,7 +1,8 @@
-"""How any module is trained: batches, criteria, optimizers, schedules, targets, random numbers."""
+"""How any module is trained: batches, callbacks, criteria, optimizers, schedules, targets, random numbers."""
 
+from skpt.training.callbacks import RecordCoefficients
 from skpt.training.criteria import CLASSIFICATION_CRITERIA, REGRESSION_CRITERIA
 from skpt.training.optimizers import OPTIMIZERS
 from skpt.training.schedules import SCHEDULES
 
-__all__ = ["CLASSIFICATION_CRITERIA", "OPTIMIZERS", "REGRESSION_CRITERIA", "SCHEDULES"]
+__all__ = ["CLASSIFICATION_CRITERIA", "OPTIMIZERS", "REGRESSION_CRITERIA", "SCHEDULES", "RecordCoefficients"]

@@ -24,4 +24,4 @@ def make():
 
 LR = dict.fromkeys(make(), "lr")
 EPOCHS = dict.fromkeys(make(), "max_epochs")
-GRID = dict.fromkeys(make(), {"lr": [0.01, 0.003]})
+GRID = {name: {"lr": [0.01, 0.003]} for name in make()}
