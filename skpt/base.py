@@ -785,6 +785,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         """
         if not self.initialized_:
             raise NotSizedError(f"This {type(self).__name__} instance is not fitted yet. Call fit before save_params.")
+        f_params = kwargs.pop("f_module", f_params)  # skorch's other name for the same
         if f_params is not None:
             learnt = bytearray(json.dumps(self._learnt_to_dict()).encode())
             state = {**self.module_.state_dict(), _STATE_KEY: torch.frombuffer(learnt, dtype=torch.uint8)}
@@ -824,18 +825,23 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         InvalidInputError
             If the weights do not fit this estimator's network. The estimator is as it was before.
         """
-        given = {"f_params": f_params, "f_optimizer": f_optimizer, "f_criterion": f_criterion, "f_history": f_history}
-        if checkpoint is not None:
-            files = checkpoint.get_formatted_files(self)
-            given = {name: f if f is not None else files.get(name) for name, f in given.items()}
-            use_safetensors = checkpoint.use_safetensors
-        f_params = given.pop("f_params")
-        if f_params is not None:
-            with self._restored_on_error():
+        files = {"f_optimizer": f_optimizer, "f_criterion": f_criterion, "f_history": f_history, **kwargs}
+        files["f_params"] = files.pop("f_module", f_params)  # skorch's other name for the same
+        with self._restored_on_error():
+            if checkpoint is not None:
+                if not self.history_ and checkpoint.f_history is not None:
+                    self.history_ = History.from_file(checkpoint.f_history_)  # it may be part of the other files' names
+                of_checkpoint = checkpoint.get_formatted_files(self)
+                files = {name: f if f is not None else of_checkpoint.get(name) for name, f in files.items()}
+                use_safetensors = checkpoint.use_safetensors
+            f_params = files.pop("f_params")
+            if f_params is not None:
                 self._read_weights(f_params, use_safetensors)
-        others = {name: f for name, f in {**given, **kwargs}.items() if f is not None}
-        if others:
-            super().load_params(**others)
+            others = {name: f for name, f in files.items() if f is not None}
+            if others:
+                device, self.device = self.device, str(_find_device(self.device))  # skorch knows no "auto"
+                super().load_params(**others)
+                self.device = device
 
     def _read_weights(self, f_params, use_safetensors: bool) -> None:
         state = read_tensors(f_params, use_safetensors)
