@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skpt.fusion.rounding import times
 from skpt.modules.layers import BatchNorm1d, Dropout, Linear
 from skpt.training.criteria import row_losses, takes_class_index
 
@@ -300,24 +301,24 @@ class StackedLoss:
             torch.mul(g[:, 0], g[:, 0], out=losses)
         else:
             torch.mean(g.square(), 1, out=losses)
-        return g.mul_(weight * (2.0 / g.shape[1]))
+        return g.mul_(times(weight, 2.0 / g.shape[1]))
 
     def _l1(self, outputs, targets, weight, losses):
         g = outputs.sub_(targets)
         torch.mean(g.abs(), 1, out=losses)
-        return g.sign_().mul_(weight / g.shape[1])
+        return g.sign_().mul_(times(weight, 1.0 / g.shape[1]))
 
     def _huber(self, outputs, targets, weight, losses):
         delta = self.criterion.delta
         torch.mean(F.huber_loss(outputs, targets, reduction="none", delta=delta), 1, out=losses)
-        return outputs.sub_(targets).clamp_(-delta, delta).mul_(weight / outputs.shape[1])
+        return outputs.sub_(targets).clamp_(-delta, delta).mul_(times(weight, 1.0 / outputs.shape[1]))
 
     def _smooth_l1(self, outputs, targets, weight, losses):
         beta = self.criterion.beta
         torch.mean(F.smooth_l1_loss(outputs, targets, reduction="none", beta=beta), 1, out=losses)
         g = outputs.sub_(targets)
         g = g.sign_() if beta == 0 else g.div_(beta).clamp_(-1.0, 1.0)
-        return g.mul_(weight / g.shape[1])
+        return g.mul_(times(weight, 1.0 / g.shape[1]))
 
     def _cross_entropy(self, outputs, targets, weight, losses):
         log_p = torch.log_softmax(outputs, 1)
@@ -329,7 +330,7 @@ class StackedLoss:
 
     def _bce(self, outputs, targets, weight, losses):
         torch.mean(F.binary_cross_entropy_with_logits(outputs, targets, reduction="none"), 1, out=losses)
-        return outputs.sigmoid_().sub_(targets).mul_(weight / outputs.shape[1])
+        return outputs.sigmoid_().sub_(targets).mul_(times(weight, 1.0 / outputs.shape[1]))
 
     def _autograd(self, outputs, targets, weight, losses):
         n_models, n_outputs, n_rows = outputs.shape

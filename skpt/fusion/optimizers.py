@@ -13,6 +13,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, optim
 
+from skpt.fusion.rounding import times
+
 __all__ = ["STACKED_OPTIMIZERS", "StackedOptimizer", "shared_settings"]
 
 
@@ -52,7 +54,7 @@ class StackedOptimizer:
         if self._rates[0] != lrs:
             self._rates = list(lrs), self.spread(lrs)
         lr = self._rates[1]
-        return lr if factor == 1.0 else lr * factor
+        return lr if factor == 1.0 else times(lr, factor)
 
     def decay(self) -> None:
         """Add the L2 penalty's gradient."""

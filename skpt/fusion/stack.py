@@ -340,9 +340,7 @@ class Stack:
         weight = rows[0].loss_weight
         if isinstance(weight, Tensor):
             weight = torch.stack([r.loss_weight[:, 0] for r in rows])
-            torch.sum(losses * weight, 2, out=losses_out)
-        else:
-            torch.sum(losses, 2, out=losses_out).mul_(weight)
+        torch.sum(losses * weight, 2, out=losses_out)
 
     def _fetch(self, first: int, last: int, n_rows: int) -> tuple[Tensor, Tensor, list[Rows]]:
         """Give the rows of some batches: X (n_batches, M, N, I), y (n_batches, M, [O,] N), and what is known of them."""
@@ -365,9 +363,11 @@ class Stack:
         return X, y, rows
 
     def _weighted_rows(self, plain: Rows, weight: Tensor) -> Rows:
-        loss_weight = weight * plain.loss_weight
-        share = loss_weight / loss_weight.sum(2, keepdim=True) if self.needs_share else None
-        return Rows(loss_weight, share, plain.n_rows)
+        share = None
+        if self.needs_share:  # of weights that are one without rounding, so that a model without weights stays as it was
+            share = weight * (plain.share > 0)
+            share = share / share.sum(2, keepdim=True)
+        return Rows(weight * plain.loss_weight, share, plain.n_rows)
 
     def _train_step(self, X: Tensor, y: Tensor, rows: Rows, losses: Tensor) -> None:
         outputs = X
@@ -382,7 +382,10 @@ class Stack:
 
     def _clip_gradients(self) -> None:
         n_models = len(self.jobs)
-        norm = torch.stack([g.reshape(n_models, -1).square().sum(1) for g in self.grad_blocks]).sum(0).sqrt_()
+        square, *others = [g.reshape(n_models, -1).square().sum(1) for g in self.grad_blocks]
+        for other in others:  # one after the other: a sum over an axis rounds differently for one model and for many
+            square.add_(other)
+        norm = square.sqrt_()
         factor = (self.max_norm / (norm + 1e-6)).clamp_max_(1.0)
         for g in self.grad_blocks:
             g.view(n_models, -1).mul_(factor.unsqueeze(1))

@@ -1,0 +1,98 @@
+"""Fits under the backend "skpt" beside the same fits without it: what the tests of fusion share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+
+import joblib
+import numpy as np
+import torch
+from joblib import Parallel, delayed
+
+from skpt.base import NetEstimator
+from skpt.fusion import FusionReport, last_report
+
+
+def fused(work: Callable[[], object], **settings) -> tuple[object, FusionReport]:
+    """Do some work under the backend; give what it gave, and the report of its last parallel call."""
+    with joblib.parallel_config("skpt", **settings):
+        result = work()
+    return result, last_report()
+
+
+def fit_alone_and_fused(make_fits: Callable[[], list[Callable[[], object]]], **settings) -> tuple[list, list, FusionReport]:
+    """Carry out fits one after the other, and again as the tasks of one parallel call."""
+    alone = [fit() for fit in make_fits()]
+    together, report = fused(lambda: Parallel()(delayed(fit)() for fit in make_fits()), **settings)
+    return alone, together, report
+
+
+def nets_within(thing: object) -> Iterator[NetEstimator]:
+    """Find the fitted nets inside of estimators, of lists, tuples and dicts of them, in a fixed order."""
+    if isinstance(thing, NetEstimator):
+        if thing.initialized_:
+            yield thing
+    elif isinstance(thing, dict):
+        for name in sorted(thing):
+            yield from nets_within(thing[name])
+    elif isinstance(thing, (list, tuple)) or (isinstance(thing, np.ndarray) and thing.dtype == object):
+        for each in thing:
+            yield from nets_within(each)
+    elif hasattr(thing, "get_params"):
+        yield from nets_within(vars(thing))
+
+
+def assert_same_nets(alone: object, together: object, *, tolerance: float = 0.0) -> None:
+    """Weights, buffers, losses and numbers of epochs are equal, to a tolerance relative to the largest of a tensor."""
+    pairs = list(zip(nets_within(alone), nets_within(together), strict=True))
+    assert pairs, "there are no fitted nets to compare"
+    for one, other in pairs:
+        assert one.n_iter_ == other.n_iter_
+        assert one.best_epoch_ == other.best_epoch_
+        state, other_state = one.module_.state_dict(), other.module_.state_dict()
+        assert state.keys() == other_state.keys()
+        for name in state.keys() - (unused_biases(one.module_) if tolerance else set()):
+            assert_close(other_state[name], state[name], tolerance, name)
+        for name in ("loss_curve_", "validation_curve_"):
+            assert_close(torch.tensor(getattr(other, name)), torch.tensor(getattr(one, name)), tolerance, name)
+
+
+def unused_biases(module: torch.nn.Module) -> set[str]:
+    """Biases that batch normalisation takes out again, and its means of them.
+
+    Their gradients are zero but for rounding, and Adam and its kin make steps of full length of such noise.
+    """
+    layers = list(module.named_children())
+    names = set()
+    for (name, layer), (next_name, next_layer) in pairwise(layers):
+        if isinstance(layer, torch.nn.Linear) and isinstance(next_layer, torch.nn.BatchNorm1d):
+            names |= {f"{name}.bias", f"{next_name}.running_mean"}
+    return names
+
+
+def assert_close(actual: torch.Tensor, expected: torch.Tensor, tolerance: float, name: str) -> None:
+    """Equal, NaN at the same places; or within a tolerance relative to the largest entry."""
+    if tolerance == 0.0:
+        torch.testing.assert_close(actual, expected, rtol=0, atol=0, equal_nan=True, msg=lambda m: f"{name}: {m}")
+    else:
+        largest = float(expected.abs().max()) if expected.numel() else 0.0
+        torch.testing.assert_close(actual, expected, rtol=0, atol=tolerance * largest, msg=lambda m: f"{name}: {m}")
+
+
+def results_without_times(cv_results: dict) -> dict:
+    """What a search found, but for how long it took."""
+    return {name: values for name, values in cv_results.items() if not name.endswith("_time")}
+
+
+def assert_same_results(one, other, *, tolerance: float = 0.0) -> None:
+    """Dictionaries of numbers and parameters, as `cv_results_` and `cross_validate` give them, are equal."""
+    one, other = results_without_times(one), results_without_times(other)
+    assert one.keys() == other.keys()
+    for name, values in one.items():
+        if name in ("estimator", "indices"):
+            continue
+        if isinstance(values, np.ndarray) and values.dtype.kind == "f":
+            np.testing.assert_allclose(other[name], values, rtol=0, atol=tolerance, err_msg=name)
+        else:
+            assert list(map(repr, other[name])) == list(map(repr, values)), name
