@@ -171,7 +171,7 @@ def warn_if_useless(loss: float, loss_of_zeros: float, lr: float, owner: str) ->
 
 
 def warn_if_still_falling(losses: Sequence[float], lr: float, owner: str) -> None:
-    """Warn if the loss fell in the last third of the epochs at more than 0.85 of its speed in the first two.
+    """Warn if the loss fell to the end about as fast as on the whole: in the last third of the epochs and in the last tenth.
 
     An exponential approach to the minimum does so as long as training lasted less than about half its time constant. A
     fall within three standard errors of the thirds' means is noise, such as dropout's, and no reason to warn.
@@ -182,7 +182,11 @@ def warn_if_still_falling(losses: Sequence[float], lr: float, owner: str) -> Non
     first, middle, last = (sum(third) / len(third) for third in _thirds(losses))
     noise = math.sqrt(sum((b - a) ** 2 for a, b in pairwise(losses)) / (2 * (n_epochs - 1)))
     standard_error = noise * math.sqrt(2 / (n_epochs // 3))
-    if middle - last > max(0.85 * (first - middle), 3 * standard_error):
+    tenth = n_epochs // 10
+    average_speed = (losses[0] - losses[-1]) / (n_epochs - 1)
+    last_speed = (losses[-1 - tenth] - losses[-1]) / tenth
+    falls = middle - last > max(0.85 * (first - middle), 3 * standard_error)
+    if falls and last_speed > 0.8 * average_speed:
         warnings.warn(
             f"{owner} has not converged: after {n_epochs} epochs with lr={lr:g} the training loss still falls about as fast "
             "as at the start. Raise lr or max_epochs.",
