@@ -31,22 +31,52 @@ def equal_rows(X, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     kind : ndarray of int, shape (n_samples,)
         The position in `first` of each row's kind.
     """
-    keys = [_row_bytes(y)]
-    if sparse.issparse(X):
-        # A fixed random projection in double precision: equal rows give equal numbers, others differ almost surely.
-        X = X.tocsr()
-        X.sum_duplicates()
-        keys.append(_row_bytes(X.astype(np.float64) @ np.random.default_rng(0).standard_normal((X.shape[1], 2))))
-    else:
-        keys.append(_row_bytes(X))
-    joined = np.concatenate(keys, axis=1)
-    rows = np.ascontiguousarray(joined).view(np.dtype((np.void, joined.shape[1]))).ravel()
+    keys = np.concatenate([_row_bytes(y), _row_hashes(X).view(np.uint8)], axis=1)
+    rows = np.ascontiguousarray(keys).view(np.dtype((np.void, keys.shape[1]))).ravel()
     _, first, kind = np.unique(rows, return_index=True, return_inverse=True)
     return first, kind
 
 
+def _row_hashes(X) -> np.ndarray:
+    """Hashes of the rows, (n_samples, 2): the same for equal numbers, dense or sparse, of any dtype.
+
+    Each number is mixed with a salt of its column. Whole numbers add up to the same in any order, and a zero adds nothing.
+    """
+    n_samples = X.shape[0]
+    salt = np.random.default_rng(0).integers(2**64, size=int(np.prod(X.shape[1:])), dtype=np.uint64)
+    zero = _mix(salt)
+    if sparse.issparse(X):
+        X = X.tocsr()
+        if not X.has_canonical_format:
+            X = X.copy()
+            X.sum_duplicates()
+        numbers, salt, zero = X.data, salt[X.indices], zero[X.indices]
+        totals = np.zeros((len(numbers) + 1, 2), dtype=np.uint64)
+        np.cumsum(_mixed(numbers, salt, zero), axis=0, out=totals[1:])
+        return totals[X.indptr[1:]] - totals[X.indptr[:-1]]
+    hashes = np.empty((n_samples, 2), dtype=np.uint64)
+    for start in range(0, n_samples, 1024):
+        part = slice(start, start + 1024)
+        hashes[part] = _mixed(X[part].reshape(len(hashes[part]), -1), salt, zero).sum(axis=1)
+    return hashes
+
+
+def _mixed(numbers: np.ndarray, salt: np.ndarray, zero: np.ndarray) -> np.ndarray:
+    """Two whole numbers for each number; zeros for zero."""
+    bits = (numbers.astype(np.float64) + 0.0).view(np.uint64)  # no negative zero
+    mixed = _mix(bits ^ salt)
+    return np.stack([mixed - zero, _mix(mixed) - _mix(zero)], axis=-1)
+
+
+def _mix(z: np.ndarray) -> np.ndarray:
+    """The finaliser of SplitMix64: changes half of the bits whatever bit of z changes."""
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
 def _row_bytes(a: np.ndarray) -> np.ndarray:
-    """The rows as bytes; the same for equal numbers of any dtype."""
+    """The rows of y as bytes; the same for equal numbers of any dtype."""
     a = a.reshape(len(a), -1)
     if a.dtype.kind in "biuf":
         a = a.astype(np.float64) + 0.0  # no negative zero
