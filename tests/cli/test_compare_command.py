@@ -18,6 +18,7 @@ from sklearn.model_selection import GridSearchCV, KFold, cross_val_score
 from skpt import LinearRegressor, MLPRegressor
 from skpt.cli import main
 from skpt.datasets import load_cars
+from skpt.exceptions import SkptError
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -92,6 +93,9 @@ def test_cars_search_is_the_courses(cars_run):
         search = GridSearchCV(net, grid, cv=3, scoring="r2").fit(X, y)
     found = ", ".join(f"{name}={value}" for name, value in search.best_params_.items())
     assert f"in 3 folds: {found}, r2 {search.best_score_:.4f}\n" in printed
+    results = zip(search.cv_results_["params"], search.cv_results_["mean_test_score"], strict=True)
+    diverged = [f"lr={params['lr']}, max_epochs={params['max_epochs']}" for params, score in results if np.isnan(score)]
+    assert re.findall(r"^diverged: (.*)$", printed, re.MULTILINE) == diverged != []
     slope, intercept = search.best_estimator_.coef_[0], search.best_estimator_.intercept_
     assert re.search(rf"^LinearRegressor, tuned +{slope:.6f} +{intercept:.6f}$", printed, re.MULTILINE)
 
@@ -124,6 +128,16 @@ def test_cars_files_are_there_and_named(cars_run):
         assert f" {folder / name}\n" in printed
     assert (folder / "comparison.png").read_bytes().startswith(PNG)
     assert len(list(folder.iterdir())) == 3
+
+
+def test_cars_folds_and_estimators_take_the_seed(run, monkeypatch):
+    def stop(estimators, X, y, **options):
+        nets = [each.estimator if isinstance(each, GridSearchCV) else each for each in estimators.values()]
+        seeds = [net.random_state for net in nets if hasattr(net, "random_state")]
+        raise SkptError(f"{seeds} {options['random_state']} {options['cv']}")
+
+    monkeypatch.setattr("skpt.cli.compare.compare_estimators", stop)
+    assert run("--seed", 7, "--cv", 4)[2] == "skpt compare: error: [7, 7, 7] 7 4\n"
 
 
 # A file

@@ -246,6 +246,7 @@ def test_quoted_fields_hold_separators_and_line_ends(write):
     assert table.X["b"].tolist() == ["x, or\ny", "z"] * 2
 
 
+@pytest.mark.filterwarnings("default::pandas.errors.ParserWarning")  # as outside of the tests
 @pytest.mark.parametrize(
     ("content", "said"),
     [
