@@ -34,7 +34,15 @@ from skorch.history import History
 from skorch.utils import is_dataset, to_device
 from torch import Tensor, nn
 
-from skpt._compat import Interval, Options, StrOptions, check_sample_weight, safe_indexing, validate_parameter_constraints
+from skpt._compat import (
+    Interval,
+    InvalidParameterError,
+    Options,
+    StrOptions,
+    check_sample_weight,
+    safe_indexing,
+    validate_parameter_constraints,
+)
 from skpt.exceptions import InvalidInputError, NotSizedError, UnknownParameterError, nearest_name
 from skpt.fusion import note_alone, train, why_not_stacked
 from skpt.modules.layers import FeedForward
@@ -235,7 +243,10 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     def _validate_params(self) -> None:
         constraints = {**self._parameter_constraints, **self._own_constraints}
         params = {name: getattr(self, name) for name in constraints if name in self._names}
-        validate_parameter_constraints(constraints, params, caller_name=type(self).__name__)
+        try:
+            validate_parameter_constraints(constraints, params, caller_name=type(self).__name__)
+        except InvalidParameterError as error:
+            raise InvalidParameterError(f"{error}{_spelling_hint(str(error), params, constraints)}") from None
         self._find_optimizer()
         self._find_criterion()
 
@@ -920,6 +931,11 @@ class NetRegressor(NetEstimator, NeuralNetRegressor):
         "standardize_target": ["boolean"],
     }
 
+    def _read_X_y(self, X, y, *, reset: bool):
+        if y is not None and not sparse.issparse(y) and np.asarray(y).dtype.kind in "OUS":
+            y = _numbers_of_text(y, type(self).__name__)
+        return super()._read_X_y(X, y, reset=reset)
+
     def _make_target(self, y: np.ndarray, classes) -> NumericTarget:
         return NumericTarget.from_y(y)
 
@@ -1053,6 +1069,30 @@ class NetClassifier(NetEstimator, NeuralNetClassifier):
         return self.target_.decision(outputs)
 
 
+def _spelling_hint(message: str, params: dict[str, Any], constraints: dict[str, list]) -> str:
+    """Say which value was probably meant, where the message is about one of several names."""
+    for name, value in params.items():
+        if isinstance(value, str) and message.startswith(f"The {name!r} parameter"):
+            known = {option for each in constraints[name] if isinstance(each, StrOptions) for option in each.options}
+            return nearest_name(value, known, listed=True)
+    return ""
+
+
+def _numbers_of_text(y, owner: str) -> np.ndarray:
+    """Read numbers that came as text or as objects, or say that these are no numbers."""
+    y = np.asarray(y)
+    try:
+        return y.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        text = [each for each in y.ravel() if isinstance(each, (str, bytes))]
+        if not text:
+            return y  # scikit-learn says what is wrong
+        raise InvalidInputError(
+            f"{owner} needs numbers in y. Got text, for example {str(text[0])!r}. For classes take "
+            f"{owner.replace('Regressor', 'Classifier')}."
+        ) from error
+
+
 def _balanced_weight(y: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
     classes, index = np.unique(y, return_inverse=True)
     return compute_class_weight("balanced", classes=classes, y=y, sample_weight=weight)[index]
@@ -1082,4 +1122,13 @@ def _as_numpy(a):
 def _find_device(device: str | torch.device) -> torch.device:
     if str(device) == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
+    try:
+        found = torch.device(device)
+        if found.type != "cpu":
+            torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise InvalidInputError(
+            "The 'device' parameter must be 'auto', 'cpu' or another device that torch has on this machine, such as 'cuda'. "
+            f"Got {str(device)!r} instead. Torch says: {str(error).splitlines()[0]}"
+        ) from error
+    return found

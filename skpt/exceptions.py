@@ -72,7 +72,7 @@ class NotConvergedWarning(SkptWarning, ConvergenceWarning):
     """Training ended while the loss was still falling about as fast as at the start."""
 
 
-def nearest_name(name: str, known) -> str:
+def nearest_name(name: str, known, *, listed: bool = False) -> str:
     """Say which of `known` was probably meant by `name`, as the end of an error message.
 
     Parameters
@@ -81,6 +81,8 @@ def nearest_name(name: str, known) -> str:
         What was given.
     known : iterable of str
         What exists.
+    listed : bool, default=False
+        Whether the message lists them already.
 
     Returns
     -------
@@ -89,4 +91,6 @@ def nearest_name(name: str, known) -> str:
     """
     known = sorted(known)
     near = get_close_matches(name, known, n=1, cutoff=0.6)
-    return f" Did you mean {near[0]!r}?" if near else f" Known are: {', '.join(known)}."
+    if near:
+        return f" Did you mean {near[0]!r}?"
+    return "" if listed else f" Known are: {', '.join(known)}."

@@ -197,3 +197,29 @@ def test_ctrl_c_ends_a_fit_at_once_and_leaves_a_model_that_predicts():
         assert each["raised"] - each["sent"] < 2.0, each
         if each["name"] != "in a search":
             assert each["finite"] and each["rows"] == [each["epochs"]] * 2 and each["epochs"] > 0, each
+
+
+@pytest.mark.parametrize(
+    ("params", "complaint"),
+    [
+        ({"activation": "rleu"}, "Got 'rleu' instead. Did you mean 'relu'?"),
+        ({"initialization": "xavier_unifrom"}, "Did you mean 'xavier_uniform'?"),
+        ({"optimizer": "adm"}, "Did you mean 'adam'?"),
+        ({"lr_schedule": "cosin"}, "Did you mean 'cosine'?"),
+        ({"device": "gpu"}, "The 'device' parameter must be 'auto', 'cpu' or another device"),
+    ],
+)
+def test_a_misspelt_value_is_told_what_was_meant(case, params, complaint):
+    estimator, X, y = case
+    with pytest.raises(ValueError, match=re.escape(complaint)):
+        estimator.set_params(**params).fit(X, y)
+
+
+@pytest.mark.parametrize("name", REGRESSORS)
+@pytest.mark.parametrize("dtype", [str, object])
+def test_a_regressor_reads_numbers_of_text_and_refuses_words(name, dtype):
+    X, y = rows(50)
+    as_numbers = make()[name].fit(X, y).predict(X)
+    np.testing.assert_array_equal(make()[name].fit(X, y.astype(str).astype(dtype)).predict(X), as_numbers)
+    with pytest.raises(InvalidInputError, match=r"needs numbers in y. Got text, for example 'low'"):
+        make()[name].fit(X, np.where(y > 0, "high", "low").astype(dtype)[np.argsort(y)])

@@ -66,7 +66,7 @@ def find_criterion(criterion: str | type[nn.Module] | nn.Module, known: Mapping[
     if criterion not in known:
         raise ValueError(
             f"The 'criterion' parameter must be one of {sorted(known)} or a class of torch.nn.Module. "
-            f"Got {criterion!r} instead.{nearest_name(criterion, known)}"
+            f"Got {criterion!r} instead.{nearest_name(criterion, known, listed=True)}"
         )
     return known[criterion]
 

@@ -44,7 +44,7 @@ def find_optimizer(optimizer: str | type[optim.Optimizer]) -> type[optim.Optimiz
     if optimizer.lower() not in OPTIMIZERS:
         raise ValueError(
             f"The 'optimizer' parameter must be one of {sorted(OPTIMIZERS)} or a class of torch.optim.Optimizer. "
-            f"Got {optimizer!r} instead.{nearest_name(optimizer, OPTIMIZERS)}"
+            f"Got {optimizer!r} instead.{nearest_name(optimizer, OPTIMIZERS, listed=True)}"
         )
     return OPTIMIZERS[optimizer.lower()]
 

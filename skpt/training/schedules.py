@@ -101,7 +101,7 @@ def find_schedule(schedule, params: Mapping, *, lr: float, n_epochs: int, n_batc
         if schedule not in SCHEDULES:
             raise ValueError(
                 f"The 'lr_schedule' parameter must be one of {sorted(SCHEDULES)}, a class of torch.optim.lr_scheduler "
-                f"or None. Got {schedule!r} instead.{nearest_name(schedule, SCHEDULES)}"
+                f"or None. Got {schedule!r} instead.{nearest_name(schedule, SCHEDULES, listed=True)}"
             )
         policy, defaults, step_every = SCHEDULES[schedule]
         given = defaults(lr, n_epochs, n_batches)
