@@ -47,7 +47,7 @@ from skpt.exceptions import InvalidInputError, NotSizedError, UnknownParameterEr
 from skpt.fusion import note_alone, train, why_not_stacked
 from skpt.modules.layers import FeedForward
 from skpt.training.arguments import accepted_arguments, check_arguments
-from skpt.training.batches import Batches, rows_of
+from skpt.training.batches import Batches, rows_at_a_time, rows_of
 from skpt.training.criteria import (
     CLASSIFICATION_CRITERIA,
     REGRESSION_CRITERIA,
@@ -85,7 +85,6 @@ _PREFIXES = (
 )
 _STATE_KEY = "skpt.estimator"  # what an estimator learnt besides weights, as JSON bytes in a file of weights
 _STATE_FORMAT = 1
-_ROWS_AT_A_TIME = 4096  # in prediction
 
 
 @dataclass
@@ -733,7 +732,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         self._set_training(training)
         try:
             with torch.set_grad_enabled(training):
-                for outputs in self.outputs_of(X, max(_ROWS_AT_A_TIME, self._batch_rows(1))):
+                for outputs in self.outputs_of(X, rows_at_a_time(X)):
                     yield to_device(outputs, device)
         finally:
             self._set_training(False)
@@ -751,7 +750,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         with torch.no_grad():
             parts = [
                 torch.func.functional_call(self.module_, state, rows_of(part, slice(None)).double()).numpy()
-                for part in _in_parts(X, _ROWS_AT_A_TIME)
+                for part in _in_parts(X, rows_at_a_time(X))
             ]
         return np.concatenate(parts)
 
@@ -1116,7 +1115,10 @@ def _in_parts(X, n_rows: int) -> Iterator:
 
 
 def _as_numpy(a):
-    return a.detach().cpu().numpy() if isinstance(a, Tensor) else a
+    if not isinstance(a, Tensor):
+        return a
+    a = a.detach().cpu()
+    return (a.float() if a.dtype == torch.bfloat16 else a).numpy()  # numpy has no bfloat16
 
 
 def _find_device(device: str | torch.device) -> torch.device:

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from torch import Tensor
 
-__all__ = ["Batches", "rows_of"]
+__all__ = ["Batches", "rows_at_a_time", "rows_of"]
 
 
 def rows_of(X, index: Tensor | slice):
@@ -40,6 +41,22 @@ def rows_of(X, index: Tensor | slice):
         size=part.shape,
         check_invariants=False,
     )
+
+
+def rows_at_a_time(X) -> int:
+    """Give the number of rows that go through a network at a time where nothing is learnt.
+
+    Parameters
+    ----------
+    X : array-like, Tensor or CSR matrix of shape (n_samples, ...)
+        All rows.
+
+    Returns
+    -------
+    int
+        4,096; fewer of wide sparse rows, because a layer that does not take them as they are makes them dense.
+    """
+    return max(1, min(4096, 2**24 // max(1, X.shape[1]))) if issparse(X) else 4096
 
 
 with warnings.catch_warnings():

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from skpt.training.batches import Batches, rows_of
+from skpt.training.batches import Batches, rows_at_a_time, rows_of
 from skpt.training.criteria import row_losses
 from skpt.training.monitor import Monitor
 from skpt.training.schedules import Schedule
@@ -63,7 +63,7 @@ class TrainingJob:
 
 
 @torch.no_grad()
-def evaluate(predict: Callable[[Tensor], Tensor], criterion: nn.Module, batches: Batches, n_rows: int = 4096) -> float:
+def evaluate(predict: Callable[[Tensor], Tensor], criterion: nn.Module, batches: Batches) -> float:
     """Weighted mean loss over all rows, in the order and batches given.
 
     Parameters
@@ -74,8 +74,6 @@ def evaluate(predict: Callable[[Tensor], Tensor], criterion: nn.Module, batches:
         The loss.
     batches : Batches
         The rows.
-    n_rows : int, default=4096
-        How many rows go through at a time.
 
     Returns
     -------
@@ -83,7 +81,7 @@ def evaluate(predict: Callable[[Tensor], Tensor], criterion: nn.Module, batches:
         The mean loss.
     """
     X, y, weight = batches.rows()
-    total, n_samples = 0.0, len(y)
+    total, n_samples, n_rows = 0.0, len(y), rows_at_a_time(X)
     for start in range(0, n_samples, n_rows):
         part = slice(start, min(start + n_rows, n_samples))
         losses = row_losses(criterion, predict(rows_of(X, part)), y[part])
