@@ -126,8 +126,9 @@ class _RootCall:
 
     def __init__(self, n_threads: int, memory_limit: int):
         self.rendezvous = Rendezvous(n_threads, memory_limit)
-        self.filters = list(warnings.filters)
         # scikit-learn's catch_warnings overlap in threads and may leave each other's filters behind.
+        self.warnings = warnings.catch_warnings()
+        self.warnings.__enter__()
         self.dispatching = ExitStack()
         self.dispatching.enter_context(self.rendezvous.dispatching())
 
@@ -144,9 +145,10 @@ class _RootCall:
 
     def close(self) -> None:
         self.dispatching.close()
-        set_last_report(self.rendezvous.close())
-        if list(warnings.filters) != self.filters:
-            warnings.filters[:] = self.filters
+        try:
+            set_last_report(self.rendezvous.close())
+        finally:
+            self.warnings.__exit__(None, None, None)
 
 
 class _NestedCall:

@@ -9,6 +9,7 @@ At most `n_threads` active tasks run at a time, the others wait for their turn: 
 
 from __future__ import annotations
 
+import copy
 import logging
 import threading
 import time
@@ -34,6 +35,8 @@ FIRST_TASKS = 64
 MOST_TASKS = 256
 # A task's rows as the user's slice in double precision and as the network's float32.
 _COPIES_OF_ROWS = 3
+# Seconds that the end of a call waits for tasks that were given up.
+_GRACE = 1.0
 
 
 class Cancelled(BaseException):
@@ -51,6 +54,33 @@ class _Ticket:
     def __init__(self, job: TrainingJob):
         self.job = job
         self.done = threading.Event()
+
+
+class _Beginning:
+    """What training changes in a job, as it was when the job was handed in."""
+
+    def __init__(self, job: TrainingJob):
+        self.job = job
+        self.weights = [t.clone() for t in job.module.state_dict().values()]
+        self.noisy = [layer for layer in job.module.modules() if getattr(layer, "generator", None) is not None]
+        self.masks = [copy.copy(getattr(layer, "masks", None)) for layer in self.noisy]
+        generators = {id(g): g for g in (job.train.generator, *(layer.generator for layer in self.noisy)) if g is not None}
+        self.generators = [(generator, generator.get_state()) for generator in generators.values()]
+        self.optimizer = copy.deepcopy(job.optimizer.state_dict())
+        self.monitor = copy.deepcopy(vars(job.monitor))
+
+    def restore(self) -> None:
+        """Make the job as it was."""
+        for t, before in zip(self.job.module.state_dict().values(), self.weights, strict=True):
+            t.copy_(before)
+        for layer, masks in zip(self.noisy, self.masks, strict=True):
+            layer.masks = masks
+        for generator, before in self.generators:
+            generator.set_state(before)
+        self.job.optimizer.state.clear()
+        self.job.optimizer.load_state_dict(self.optimizer)
+        vars(self.job.monitor).update(self.monitor)
+        self.job.error = None
 
 
 class Rendezvous:
@@ -102,10 +132,11 @@ class Rendezvous:
 
         def start() -> None:
             thread = threading.Thread(target=self._run, args=(function, future, callback), name="skpt-task", daemon=True)
+            thread.rendezvous = self
             thread.start()
 
         with self._changed:
-            if self._n_started >= self._most_started:
+            if self._n_started >= self._most_started and not self.cancelled:
                 self._queue.append(start)
                 return future
             self._n_active += 1
@@ -123,7 +154,7 @@ class Rendezvous:
                 future.set_exception(error)
             else:
                 future.set_result(result)
-            if callback is not None and not self.cancelled:
+            if callback is not None:
                 callback(future)
         finally:
             with self._changed:
@@ -139,7 +170,7 @@ class Rendezvous:
 
     def _start_queued(self) -> None:
         """Start tasks from the queue, the latest first: those of inner calls, which outer ones wait for."""
-        while self._queue and not self.cancelled and self._n_started < self._most_started:
+        while self._queue and (self.cancelled or self._n_started < self._most_started):
             self._n_active += 1
             self._n_started += 1
             self._queue.pop()()
@@ -210,6 +241,8 @@ class Rendezvous:
         """
         ticket = _Ticket(job)
         with self._changed:
+            if self.cancelled:  # nobody trains any more
+                raise Cancelled
             self.report.n_jobs += 1
             self._limit_tasks(job)
             self._waiting.append(ticket)
@@ -263,30 +296,26 @@ class Rendezvous:
 
     def _train_group(self, group: list[TrainingJob]) -> None:
         started = time.perf_counter()
+        beginnings = [_Beginning(job) for job in group] if len(group) > 1 else []
+        failed = False
         try:
             train_stack(group, is_cancelled=lambda: self.cancelled)
         except Exception as error:
-            if len(group) == 1:
-                group[0].error = group[0].error or error
-            else:
+            if beginnings:
                 _log.debug("a stack of %d failed (%r); its models train one by one", len(group), error)
-                self._train_one_by_one(group)
+            else:
+                group[0].error = group[0].error or error
+            failed = True
+        if failed and beginnings:  # for want of memory say, which is free again out here: whoever can train alone does
+            for beginning in beginnings:
+                beginning.restore()
+                self._train_group([beginning.job])
+            return
         seconds = time.perf_counter() - started
         group_report = Group(len(group), seconds, describe(group[0]))
         _log.debug("stack of %d models, %.3f s: %s", len(group), seconds, group_report.description)
         with self._changed:
             self.report.groups.append(group_report)
-
-    def _train_one_by_one(self, group: list[TrainingJob]) -> None:
-        """A stack failed as a whole, for want of memory say: whoever can train alone does."""
-        for job in group:
-            if job.monitor.train_loss:
-                job.error = job.error or RuntimeError("training was interrupted by the failure of another model's stack")
-                continue
-            try:
-                train_stack([job], is_cancelled=lambda: self.cancelled)
-            except Exception as error:
-                job.error = error
 
     # ------------------------------------------------------------------ the end
 
@@ -294,7 +323,7 @@ class Rendezvous:
         """Give up: tasks that wait raise `Cancelled`, stacks end after their step."""
         with self._changed:
             self.cancelled = True
-            self._queue.clear()
+            self._start_queued()  # to end at once: an outer task may wait for them
             self._changed.notify_all()
 
     def close(self) -> FusionReport:
@@ -306,9 +335,19 @@ class Rendezvous:
             What was done.
         """
         with self._changed:
-            self._closed = True
+            # An inner call that failed may have left tasks whose results nobody takes.
+            self._closed = self.cancelled = True
+            self._start_queued()
             self._changed.notify_all()
-        self._coordinator.join(timeout=60 if self.cancelled else None)
+        self._coordinator.join()
         self._trainers.shutdown(wait=True)
+        self._join_tasks()
         self.report.seconds_total = time.perf_counter() - self._started
         return self.report
+
+    def _join_tasks(self) -> None:
+        """Wait for tasks that are ending; one that is in the middle of something else cannot be stopped."""
+        deadline = time.perf_counter() + _GRACE
+        for thread in threading.enumerate():
+            if getattr(thread, "rendezvous", None) is self and thread is not threading.current_thread():
+                thread.join(max(0.0, deadline - time.perf_counter()))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+import traceback
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from itertools import pairwise
 
 import joblib
 import numpy as np
+import pytest
 import torch
 from joblib import Parallel, delayed
 
@@ -96,3 +101,32 @@ def assert_same_results(one, other, *, tolerance: float = 0.0) -> None:
             np.testing.assert_allclose(other[name], values, rtol=0, atol=tolerance, err_msg=name)
         else:
             assert list(map(repr, other[name])) == list(map(repr, values)), name
+
+
+def within(seconds: float, work: Callable[[], object]) -> object:
+    """Give what some work gives; fail with the stacks of all threads if it does not end in time."""
+    outcome: Future = Future()
+
+    def run() -> None:
+        try:
+            outcome.set_result(work())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        return outcome.result(seconds)
+    except TimeoutError:
+        if outcome.done():
+            raise
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        stacks = [
+            f"--- {names.get(ident)}\n{''.join(traceback.format_stack(frame))}"
+            for ident, frame in sys._current_frames().items()
+        ]
+        pytest.fail(f"no end after {seconds} s\n" + "\n".join(stacks), pytrace=False)
+
+
+def own_threads() -> list[threading.Thread]:
+    """Threads of fusion that are alive."""
+    return [thread for thread in threading.enumerate() if thread.name.startswith("skpt-")]

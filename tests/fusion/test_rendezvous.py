@@ -1,0 +1,285 @@
+"""Tasks meet, train together and go on, whatever they do and in whatever order: no deadlock, no thread left."""
+
+import logging
+import threading
+import time
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from joblib import Parallel, delayed
+
+import skpt.fusion.rendezvous as rendezvous_module
+from skpt import LinearRegressor, MLPRegressor
+from skpt.fusion import last_report
+from skpt.fusion.rendezvous import Cancelled, Rendezvous, current_rendezvous
+from tests.fusion.comparison import assert_same_nets, fit_alone_and_fused, fused, own_threads, within
+
+X = np.random.default_rng(0).standard_normal((16, 2))
+y = X @ [1.0, -2.0]
+
+
+def fit(seed: int = 0, **parameters):
+    return LinearRegressor(**{"max_epochs": 2, "batch_size": -1, "random_state": seed, **parameters}).fit(X, y)
+
+
+# ---------------------------------------------------------------- random task graphs
+
+
+class Failed(Exception):
+    """What a task of a graph raises."""
+
+
+def run_task(seed: int, depth: int = 0) -> list:
+    """Do some things one after the other, as drawn from a seed; give what came out of them."""
+    random = np.random.default_rng(seed)
+    found = []
+    for _ in range(random.integers(0, 4)):
+        match random.choice(["fit", "fit", "fit", "sleep", "nest", "nest and catch", "fail", "work"], p=[0.2] * 3 + [0.08] * 5):
+            case "fit":
+                found.append(fit(int(random.integers(100)), max_epochs=int(random.integers(1, 4))).coef_.tolist())
+            case "sleep":
+                time.sleep(random.uniform(0, 0.002))
+            case "work":
+                found.append(float(np.linalg.eigvalsh(np.eye(20)).sum()))
+            case "fail":
+                raise Failed
+            case "nest":
+                found.append(run_tasks(random.integers(1 << 30, size=random.integers(0, 4)), depth + 1))
+            case "nest and catch":
+                try:
+                    found.append(run_tasks(random.integers(1 << 30, size=random.integers(0, 4)), depth + 1))
+                except Failed:
+                    found.append("failed")
+    return found
+
+
+def run_tasks(seeds, depth: int = 0) -> list:
+    return [] if depth > 2 else Parallel()(delayed(run_task)(int(seed), depth) for seed in seeds)
+
+
+def outcome_of(work) -> list | str:
+    try:
+        return work()
+    except Failed:
+        return "failed"
+
+
+def check_graphs(seeds) -> None:
+    n_jobs = n_groups = 0
+    for seed in seeds:
+        random = np.random.default_rng(seed)
+        tasks = random.integers(1 << 30, size=random.integers(1, 7))
+        n_threads = int(random.integers(1, 4))
+        expected = outcome_of(partial(run_tasks, tasks))
+        work = partial(
+            outcome_of, lambda tasks=tasks, n=n_threads: fused(partial(run_tasks, tasks), inner_max_num_threads=n)[0]
+        )
+        assert within(60, work) == expected, f"graph {seed}"
+        assert not own_threads(), f"graph {seed}"
+        n_jobs, n_groups = n_jobs + last_report().n_jobs, n_groups + len(last_report().groups)
+    assert n_jobs > 1.3 * n_groups, "the graphs were to fuse something"
+
+
+def test_random_task_graphs():
+    check_graphs(range(30))
+
+
+@pytest.mark.slow
+def test_a_thousand_random_task_graphs():
+    check_graphs(range(1000, 2000))
+
+
+# ---------------------------------------------------------------- single situations
+
+
+def test_tasks_that_fit_several_times_or_never():
+    def task(i):
+        return [fit(seed).coef_.tolist() for seed in range(i)]
+
+    found, report = within(30, lambda: fused(lambda: Parallel()(delayed(task)(i) for i in range(5))))
+    assert found == [task(i) for i in range(5)]
+    assert report.n_jobs == 10
+    assert sorted((group.n_models for group in report.groups), reverse=True)[0] >= 2
+
+
+def test_more_tasks_than_can_begin_at_a_time():
+    found, report = within(
+        60, lambda: fused(lambda: Parallel(pre_dispatch="all")(delayed(fit)(i % 3, max_epochs=1) for i in range(600)))
+    )
+    assert len(found) == report.n_jobs == 600
+    assert sum(group.n_models for group in report.groups) == 600
+
+
+def test_the_queue_runs_inner_tasks_before_outer_ones(monkeypatch):
+    """Outer tasks wait for inner ones, so an inner one that waits behind outer ones would wait for ever."""
+    monkeypatch.setattr(rendezvous_module, "FIRST_TASKS", 2)
+    monkeypatch.setattr(rendezvous_module, "MOST_TASKS", 2)
+
+    def outer(i):
+        return [net.n_iter_ for net in Parallel()(delayed(fit)(seed) for seed in range(4))]
+
+    found, _ = within(30, lambda: fused(lambda: Parallel()(delayed(outer)(i) for i in range(6))))
+    assert found == [[2] * 4] * 6
+
+
+def test_a_fit_in_a_thread_of_the_users_own_trains_alone():
+    def task():
+        found = []
+        thread = threading.Thread(target=lambda: found.append(fit()))
+        thread.start()
+        thread.join()
+        return found[0]
+
+    (net,), report = within(30, lambda: fused(lambda: Parallel()([delayed(task)()])))
+    assert_same_nets(fit(), net)
+    assert report.n_jobs == 0
+
+
+def test_a_task_that_fits_after_the_call_was_given_up_ends():
+    """Nobody would train its job: it must not wait for that."""
+    began, ended = threading.Event(), []
+
+    def late():
+        began.set()
+        time.sleep(0.3)
+        try:
+            fit()
+        except BaseException as error:
+            ended.append(type(error))
+            raise
+
+    def fails():
+        began.wait()
+        raise Failed
+
+    with pytest.raises(Failed):
+        within(10, lambda: fused(lambda: Parallel()([delayed(late)(), delayed(fails)()]), inner_max_num_threads=2))
+    assert ended == [Cancelled]
+    assert not own_threads()
+
+
+def test_tasks_that_an_inner_call_left_behind_end():
+    def slow():
+        time.sleep(0.2)
+        fit()
+
+    def fails():
+        raise Failed
+
+    def outer():
+        with pytest.raises(Failed):
+            Parallel()([delayed(slow)(), delayed(fails)()])
+        return "went on"
+
+    found, _ = within(10, lambda: fused(lambda: Parallel()([delayed(outer)()]), inner_max_num_threads=2))
+    assert found == ["went on"]
+    assert not own_threads()
+
+
+def test_what_waits_is_told_that_the_call_was_given_up():
+    rendezvous = Rendezvous(n_threads=1, memory_limit=1 << 30)
+    with rendezvous.dispatching():  # so that nothing trains
+        future = rendezvous.submit(fit)
+        time.sleep(0.1)
+        assert not future.done()
+        rendezvous.cancel()
+        with pytest.raises(Cancelled):
+            future.result(5)
+    rendezvous.close()
+    assert not own_threads()
+
+
+def test_the_rendezvous_is_known_to_its_tasks_alone():
+    rendezvous = Rendezvous(n_threads=1, memory_limit=1 << 30)
+    assert rendezvous.submit(current_rendezvous).result(5) is rendezvous
+    assert current_rendezvous() is None
+    rendezvous.close()
+
+
+def test_at_most_so_many_tasks_run_at_a_time():
+    running, most = set(), []
+
+    def task(i):
+        running.add(i)
+        most.append(len(running))
+        time.sleep(0.005)
+        running.remove(i)
+
+    fused(lambda: Parallel()(delayed(task)(i) for i in range(10)), inner_max_num_threads=3)
+    assert max(most) == 3
+
+
+# ---------------------------------------------------------------- stacks that fail
+
+
+def fails_in_company(monkeypatch, error: Exception, *, after_steps: int, lonely_lr: float | None = None) -> None:
+    """Let stacks of several models fail in their midst; and that of one with a certain learning rate too."""
+    train_stack = rendezvous_module.train_stack
+
+    def train_or_fail(jobs, is_cancelled):
+        left = [after_steps]
+
+        def count_down():
+            left[0] -= 1
+            if left[0] < 0 and (len(jobs) > 1 or jobs[0].optimizer.param_groups[0]["lr"] == lonely_lr):
+                raise error
+            return is_cancelled()
+
+        train_stack(jobs, count_down)
+
+    monkeypatch.setattr(rendezvous_module, "train_stack", train_or_fail)
+
+
+@pytest.mark.parametrize("after_steps", [0, 3, 7])
+def test_a_stack_without_memory_trains_one_by_one_from_the_beginning(monkeypatch, caplog, after_steps):
+    def fits():
+        def one(seed):
+            net = MLPRegressor(
+                (8,), dropout=0.2, batch_norm=True, max_epochs=4 + seed, batch_size=8, random_state=seed, early_stopping=True,
+                lr_schedule="exponential",
+            )  # fmt: skip
+            return net.fit(X, y)
+
+        return [partial(one, seed) for seed in range(3)]
+
+    fails_in_company(monkeypatch, MemoryError("too much"), after_steps=after_steps)
+    with caplog.at_level(logging.DEBUG, "skpt"):
+        alone, together, report = fit_alone_and_fused(fits, inner_max_num_threads=1)
+    assert_same_nets(alone, together)
+    assert [group.n_models for group in report.groups] == [1, 1, 1]
+    assert "a stack of 3 failed (MemoryError('too much')); its models train one by one" in caplog.text
+    for one, other in zip(alone, together, strict=True):  # training goes on the same too
+        assert_same_nets(one.partial_fit(X, y), other.partial_fit(X, y))
+
+
+def test_who_fails_alone_too_fails_alone(monkeypatch):
+    fails_in_company(monkeypatch, RuntimeError("no memory"), after_steps=1, lonely_lr=0.25)
+
+    def attempt(lr):
+        try:
+            return fit(lr=lr, max_epochs=200)
+        except RuntimeError as error:
+            return str(error)
+
+    found, _ = fused(lambda: Parallel()(delayed(attempt)(lr) for lr in (0.1, 0.25, 0.3)), inner_max_num_threads=1)
+    assert found[1] == "no memory"
+    assert_same_nets([fit(lr=0.1, max_epochs=200), fit(lr=0.3, max_epochs=200)], [found[0], found[2]])
+
+
+def test_a_fault_of_ours_leaves_no_task_waiting(monkeypatch, caplog):
+    def broken(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(rendezvous_module, "make_groups", broken)
+    with pytest.raises(RuntimeError, match="training failed: ZeroDivisionError"):
+        within(10, lambda: fused(lambda: Parallel()(delayed(fit)(seed) for seed in range(3))))
+    assert "a stack failed" in caplog.text
+    assert not own_threads()
+
+
+def test_the_number_of_threads_of_torch_is_put_back():
+    before = torch.get_num_threads()
+    fused(lambda: Parallel()(delayed(fit)(seed) for seed in range(3)))
+    assert torch.get_num_threads() == before
