@@ -171,7 +171,7 @@ for name, net in nets.items():
         outcome["fit"] = "KeyboardInterrupt"
     outcome["raised"] = time.time()
     if name != "in a search":
-        outcome["finite"] = bool(np.isfinite(net.predict(X)).all())
+        outcome["score"] = net.score(X, z)
         outcome["epochs"] = net.n_iter_
         outcome["rows"] = len(net.history), len(net.loss_curve_)
     print(json.dumps(outcome), flush=True)
@@ -196,7 +196,7 @@ def test_ctrl_c_ends_a_fit_at_once_and_leaves_a_model_that_predicts():
         assert each["fit"] == "KeyboardInterrupt", each
         assert each["raised"] - each["sent"] < 2.0, each
         if each["name"] != "in a search":
-            assert each["finite"] and each["rows"] == [each["epochs"]] * 2 and each["epochs"] > 0, each
+            assert each["score"] > 0.9 and each["rows"] == [each["epochs"]] * 2 and each["epochs"] > 0, each
 
 
 @pytest.mark.parametrize(
