@@ -122,10 +122,13 @@ class StackedLinear:
 
 
 class StackedActivation:
-    """An elementwise function; its parameters are the same in all models."""
+    """An elementwise function; its parameters are the same in all models.
 
-    def __init__(self, layer: nn.Module):
-        self.layer = layer
+    The last one's values are copied, because the loss may overwrite what it is given.
+    """
+
+    def __init__(self, layer: nn.Module, *, last: bool = False):
+        self.layer, self.last = layer, last
         written_out = ELEMENTWISE[type(layer)]
         self.forward = self._autograd_forward if written_out is None else self._forward
         self.backward = self._autograd_backward if written_out is None else self._backward
@@ -134,7 +137,7 @@ class StackedActivation:
     def _forward(self, x: Tensor, rows: Rows) -> Tensor:
         self.x = x
         self.y = self.function(self.layer, x)
-        return self.y
+        return self.y.clone() if self.last else self.y
 
     def _backward(self, g: Tensor, rows: Rows) -> Tensor:
         return self.gradient(self.layer, g, self.x, self.y)
@@ -143,7 +146,7 @@ class StackedActivation:
         with torch.enable_grad():
             self.x = x.detach().requires_grad_()
             self.y = self.layer(self.x.clone())
-        return self.y.detach()
+        return self.y.detach().clone() if self.last else self.y.detach()
 
     def _autograd_backward(self, g: Tensor, rows: Rows) -> Tensor:
         return torch.autograd.grad(self.y, self.x, g)[0]
@@ -228,7 +231,7 @@ def stack_layer(layers: list[nn.Module], blocks: list[tuple[Tensor, Tensor]], *,
     blocks : list of (Tensor, Tensor)
         Weights and gradients of each parameter, models first.
     last : bool
-        Whether it is the last linear layer.
+        Whether it is the last linear layer, or follows it.
 
     Returns
     -------
@@ -245,7 +248,7 @@ def stack_layer(layers: list[nn.Module], blocks: list[tuple[Tensor, Tensor]], *,
         return StackedBatchNorm(layers, weight, bias, weight_grad, bias_grad)
     if isinstance(layer, Dropout):
         return StackedDropout(layers)
-    return StackedActivation(layer)
+    return StackedActivation(layer, last=last)
 
 
 class StackedLoss:

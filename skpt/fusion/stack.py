@@ -176,7 +176,7 @@ class Stack:
         self.layers = []
         for i, (name, layer) in enumerate(self.jobs[0].module.named_children()):
             blocks = [by_name[f"{name}.{p}"] for p, _ in layer.named_parameters()]
-            self.layers.append(stack_layer([c[i] for c in children], blocks, last=i == last))
+            self.layers.append(stack_layer([c[i] for c in children], blocks, last=i >= last))
         # Nothing before the first layer with weights needs a gradient.
         self.first = next(i for i, layer in enumerate(self.layers) if isinstance(layer, (StackedLinear, StackedBatchNorm)))
         if isinstance(self.layers[self.first], StackedLinear):
