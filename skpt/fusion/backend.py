@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
@@ -17,9 +18,9 @@ import cloudpickle
 import torch
 from joblib import cpu_count, register_parallel_backend
 from joblib.externals.loky import get_reusable_executor
-from joblib.parallel import ParallelBackendBase
+from joblib.parallel import ParallelBackendBase, get_active_backend
 
-from skpt.fusion.rendezvous import Rendezvous, current_rendezvous
+from skpt.fusion.rendezvous import InnerCall, Rendezvous, current_rendezvous
 from skpt.fusion.report import FusionReport, set_last_report
 
 __all__ = ["FusedBackend"]
@@ -32,8 +33,9 @@ DEFAULT_MEMORY_LIMIT = 1 << 30
 class FusedBackend(ParallelBackendBase):
     """Runs the tasks of a `joblib.Parallel` call as threads whose fits train as stacks.
 
-    Use it by ``with joblib.parallel_config("skpt"):``. With ``n_jobs`` of 2 or more, so many worker processes each run a
-    share of the tasks, with a rendezvous of their own; without it, or with 1 or -1, everything happens in this process.
+    Use it by ``with joblib.parallel_config("skpt"):``. With ``n_jobs`` of 2 or more in that call, so many worker processes
+    each run a share of the tasks, with a rendezvous of their own; without it, or with 1 or -1, everything happens in this
+    process, whatever ``n_jobs`` an estimator or a search has.
 
     Parameters
     ----------
@@ -75,7 +77,10 @@ class FusedBackend(ParallelBackendBase):
     def configure(self, n_jobs: int = 1, parallel=None, prefer=None, require=None, **settings) -> int:
         """Prepare for a call; see joblib."""
         self.parallel = parallel
-        self.n_processes = n_jobs if n_jobs is not None and n_jobs >= 2 and require != "sharedmem" else 1
+        # Some of scikit-learn's ensembles ask for as many jobs as they have tasks: what the user asked for is in the context.
+        _, asked = get_active_backend()
+        asked = min(asked or 1, n_jobs or 1)
+        self.n_processes = asked if asked >= 2 and require != "sharedmem" else 1
         return self.effective_n_jobs(n_jobs)
 
     def get_nested_backend(self):
@@ -156,13 +161,14 @@ class _NestedCall:
 
     def __init__(self, rendezvous: Rendezvous):
         self.rendezvous = rendezvous
+        self.call = InnerCall()
 
     def submit(self, func, callback) -> Future:
-        return self.rendezvous.submit(func, callback)
+        return self.rendezvous.submit(func, callback, self.call)
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        with self.rendezvous.suspended():
+        with self.rendezvous.suspended(self.call):
             yield
 
     def cancel(self) -> None:
@@ -181,6 +187,7 @@ class _ProcessesCall:
         self.n_processes = n_processes
         self.settings = (n_threads or max(1, cpu_count() // n_processes), memory_limit)
         self.report = FusionReport()
+        self.started = time.perf_counter()
         self.collected: list[tuple[Callable, Future]] = []
         self.lock = threading.RLock()
         self.under_way: list[Future] = []
@@ -235,6 +242,7 @@ class _ProcessesCall:
             self.executor.shutdown(wait=False, kill_workers=True)
 
     def close(self) -> None:
+        self.report.seconds_total = time.perf_counter() - self.started
         set_last_report(self.report)
 
 

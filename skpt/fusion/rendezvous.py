@@ -24,7 +24,7 @@ from skpt.fusion.stack import train_stack
 from skpt.training.job import TrainingJob
 from skpt.training.threads import one_thread
 
-__all__ = ["Cancelled", "Rendezvous", "current_rendezvous"]
+__all__ = ["Cancelled", "InnerCall", "Rendezvous", "current_rendezvous"]
 
 _log = logging.getLogger("skpt")
 _local = threading.local()
@@ -54,6 +54,14 @@ class _Ticket:
     def __init__(self, job: TrainingJob):
         self.job = job
         self.done = threading.Event()
+
+
+class InnerCall:
+    """A parallel call of a task's own. The task is not active while it waits, and is again as soon as all is done."""
+
+    def __init__(self):
+        self.n_pending = 0
+        self.is_awaited = False
 
 
 class _Beginning:
@@ -113,7 +121,12 @@ class Rendezvous:
 
     # ------------------------------------------------------------------ tasks
 
-    def submit(self, function: Callable[[], object], callback: Callable[[Future], None] | None = None) -> Future:
+    def submit(
+        self,
+        function: Callable[[], object],
+        callback: Callable[[Future], None] | None = None,
+        call: InnerCall | None = None,
+    ) -> Future:
         """Run a function as a task.
 
         Parameters
@@ -122,6 +135,8 @@ class Rendezvous:
             Without arguments.
         callback : callable, default=None
             Called with the future when it has ended, by the task itself, which is still active then.
+        call : InnerCall, default=None
+            The call that the task belongs to, where another task made it.
 
         Returns
         -------
@@ -131,11 +146,13 @@ class Rendezvous:
         future: Future = Future()
 
         def start() -> None:
-            thread = threading.Thread(target=self._run, args=(function, future, callback), name="skpt-task", daemon=True)
+            thread = threading.Thread(target=self._run, args=(function, future, callback, call), name="skpt-task", daemon=True)
             thread.rendezvous = self
             thread.start()
 
         with self._changed:
+            if call is not None:
+                call.n_pending += 1
             if self._n_started >= self._most_started and not self.cancelled:
                 self._queue.append(start)
                 return future
@@ -144,7 +161,7 @@ class Rendezvous:
         start()
         return future
 
-    def _run(self, function: Callable[[], object], future: Future, callback) -> None:
+    def _run(self, function: Callable[[], object], future: Future, callback, call: InnerCall | None) -> None:
         _local.rendezvous = self
         try:
             try:
@@ -158,10 +175,20 @@ class Rendezvous:
                 callback(future)
         finally:
             with self._changed:
+                if call is not None:
+                    call.n_pending -= 1
+                    if call.n_pending == 0:
+                        self._end_waiting(call)
                 self._n_active -= 1
                 self._give_turn()
                 self._stop_started()
                 self._changed.notify_all()
+
+    def _end_waiting(self, call: InnerCall) -> None:
+        """The task that waits for this call is active again, though it may take a while to notice."""
+        if call.is_awaited:
+            call.is_awaited = False
+            self._n_active += 1
 
     def _stop_started(self) -> None:
         """A thread ended or waits for tasks of its own."""
@@ -210,10 +237,12 @@ class Rendezvous:
                 self._changed.notify_all()
 
     @contextmanager
-    def suspended(self) -> Iterator[None]:
+    def suspended(self, call: InnerCall) -> Iterator[None]:
         """The running task waits for tasks of its own."""
         with self._changed:
-            self._n_active -= 1
+            if call.n_pending:
+                call.is_awaited = True
+                self._n_active -= 1
             self._give_turn()
             self._stop_started()
             self._changed.notify_all()
@@ -221,7 +250,7 @@ class Rendezvous:
             yield
         finally:
             with self._changed:
-                self._n_active += 1
+                self._end_waiting(call)
                 self._n_started += 1
             if not self.cancelled:
                 self._take_turn()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 import traceback
@@ -90,6 +91,11 @@ def results_without_times(cv_results: dict) -> dict:
     return {name: values for name, values in cv_results.items() if not name.endswith("_time")}
 
 
+def described(values) -> str:
+    """Their representation, without addresses in memory."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(list(values)))
+
+
 def assert_same_results(one, other, *, tolerance: float = 0.0) -> None:
     """Dictionaries of numbers and parameters, as `cv_results_` and `cross_validate` give them, are equal."""
     one, other = results_without_times(one), results_without_times(other)
@@ -100,7 +106,7 @@ def assert_same_results(one, other, *, tolerance: float = 0.0) -> None:
         if isinstance(values, np.ndarray) and values.dtype.kind == "f":
             np.testing.assert_allclose(other[name], values, rtol=0, atol=tolerance, err_msg=name)
         else:
-            assert list(map(repr, other[name])) == list(map(repr, values)), name
+            assert described(other[name]) == described(values), name
 
 
 def within(seconds: float, work: Callable[[], object]) -> object:
