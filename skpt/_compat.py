@@ -9,6 +9,7 @@ from sklearn.utils._param_validation import (
     validate_parameter_constraints,
 )
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
+from torch.optim import LBFGS, Optimizer
 
 __all__ = [
     "Interval",
@@ -16,6 +17,14 @@ __all__ = [
     "Options",
     "StrOptions",
     "check_sample_weight",
+    "complete_optimizer",
     "safe_indexing",
     "validate_parameter_constraints",
 ]
+
+
+def complete_optimizer(optimizer: Optimizer) -> None:
+    """Give an unpickled or copied optimizer what torch leaves out: LBFGS keeps its weights under a second name."""
+    if isinstance(optimizer, LBFGS):
+        optimizer._params = optimizer.param_groups[0]["params"]
+        optimizer._numel_cache = None

@@ -40,6 +40,7 @@ from skpt._compat import (
     Options,
     StrOptions,
     check_sample_weight,
+    complete_optimizer,
     safe_indexing,
     validate_parameter_constraints,
 )
@@ -514,13 +515,16 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
 
     def _find_schedule(self, n_batches: int, monitor: str) -> Schedule | None:
         return find_schedule(
-            self.lr_schedule,
+            self._schedule_name(),
             self.get_params_for("lr_schedule"),
             lr=self.lr,
             n_epochs=self.max_epochs,
             n_batches=n_batches,
             monitor=monitor,
         )
+
+    def _schedule_name(self):
+        return self.lr_schedule
 
     def _size_arguments(self) -> dict[str, int]:
         return {"n_features": self.n_features_in_, "n_outputs": self.target_.n_outputs}
@@ -621,6 +625,10 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             self._build(len(batches), monitored)
         else:
             self._give_generators()
+            if self.schedule_ is not None:  # a schedule starts anew with each call
+                lr = self.get_params_for("optimizer").get("lr", self.lr)
+                for group in self.optimizer_.param_groups:
+                    group["lr"] = lr
             self.schedule_ = self._find_schedule(len(batches), monitored)
             self._initialize_callbacks()
         return TrainingJob(
@@ -913,7 +921,9 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
-        if self.initialized_ and self.device_.type != "cpu":
+        if self.initialized_ and self.device_.type == "cpu":
+            complete_optimizer(self.optimizer_)
+        elif self.initialized_:
             self.device_ = _find_device("auto")
             vars(self).update(module_=self.module_.to(self.device_), criterion_=self.criterion_.to(self.device_))
             with self._current_init_context("optimizer"):

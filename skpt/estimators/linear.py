@@ -7,17 +7,19 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
-from torch.optim import SGD
+from torch import nn
+from torch.optim import Adam
 
 from skpt._compat import Interval, StrOptions
 from skpt.base import NetClassifier, NetEstimator, NetRegressor
 from skpt.modules.layers import ACTIVATIONS, INITIALIZATIONS
 from skpt.modules.linear import LinearModule
+from skpt.training.targets import NumericTarget
 
 __all__ = ["LinearClassifier", "LinearRegressor"]
 
-# Largest eigenvalue of the features' covariance with which the default steps are stable in every direction.
-MAX_CURVATURE = 16.0
+# Criteria whose outputs are in the target's own units.
+_IN_TARGET_UNITS = (nn.MSELoss, nn.L1Loss, nn.HuberLoss, nn.SmoothL1Loss)
 
 
 class _Linear(NetEstimator):
@@ -45,22 +47,18 @@ class _Linear(NetEstimator):
         }
 
     def _find_optimizer(self) -> tuple[Any, dict[str, Any]]:
-        if self.optimizer == "auto":
-            return SGD, {"momentum": 0.9, "nesterov": True}
-        return super()._find_optimizer()
+        return (Adam, {}) if self.optimizer == "auto" else super()._find_optimizer()
+
+    def _schedule_name(self):
+        return "cosine" if self.optimizer == "auto" and self.lr_schedule is None else self.lr_schedule
 
     def _wants_scaled_features(self) -> bool:
         return self.optimizer == "auto" if self.standardize_features == "auto" else self.standardize_features
 
-    def _learn_scales(self, data) -> None:
-        super()._learn_scales(data)
-        if self.optimizer == "auto" and self.scaler_ is not None:
-            self.scaler_.bound_curvature(data.X, data.weight, MAX_CURVATURE)
-
     def _raw_coefficients(self) -> tuple[np.ndarray, np.ndarray]:
         """Weights (n_outputs, n_features) and intercepts (n_outputs,) of the raw features."""
         check_is_fitted(self)
-        weight, bias = (t.double().cpu().numpy() for t in self.module_.coefficients())
+        weight, bias = (t.cpu().numpy() for t in self.module_.coefficients())
         if self.scaler_ is not None:
             weight = weight / self.scaler_.scale
             bias = bias - weight @ self.scaler_.mean
@@ -93,8 +91,10 @@ class LinearRegressor(_Linear, NetRegressor):
         as ``criterion__name``.
     optimizer : str or class, default="auto"
         Name of a class of ``torch.optim`` in lower case, or the class. Its own arguments are given as ``optimizer__name``,
-        for example ``optimizer__momentum=0.9``. "auto" is "sgd" with Nesterov momentum 0.9.
-    lr : float, default=0.01
+        for example ``optimizer__momentum=0.9``. "auto" is "adam" with a
+        "cosine" schedule, on standardised features, from the target's mean and in units of its spread: it approaches the exact
+        solution on data of any scale.
+    lr : float, default=0.05
         Learning rate: length of a step. Larger is faster, until training diverges.
     max_epochs : int, default=200
         Number of passes over the training rows.
@@ -107,7 +107,7 @@ class LinearRegressor(_Linear, NetRegressor):
         Strength of the L2 penalty, as the optimizer applies it.
     lr_schedule : {"cosine", "plateau", "one_cycle", "step", "exponential", "linear"}, class or None, default=None
         How the learning rate changes while training: a name, or a class of ``torch.optim.lr_scheduler``. Its own arguments
-        are given as ``lr_schedule__name``. None keeps it.
+        are given as ``lr_schedule__name``. None keeps it, unless `optimizer` is "auto".
     max_grad_norm : float or None, default=None
         Largest norm of the gradient of all weights; a longer one is shortened to it. None leaves it.
     early_stopping : bool, default=False
@@ -204,7 +204,7 @@ class LinearRegressor(_Linear, NetRegressor):
         initialization="default",
         criterion="mse",
         optimizer="auto",
-        lr=0.01,
+        lr=0.05,
         max_epochs=200,
         batch_size="auto",
         shuffle=True,
@@ -226,6 +226,26 @@ class LinearRegressor(_Linear, NetRegressor):
         **further,
     ):
         self._store(locals())
+
+    def module_arguments(self) -> dict[str, Any]:
+        """Give the arguments of the network besides its sizes."""
+        arguments = super().module_arguments()
+        if self._learns_in_target_units():
+            ones = np.ones(self.target_.n_outputs)
+            arguments["units"] = vars(self).get("_units", (ones, 0 * ones))
+        return arguments
+
+    def _learns_in_target_units(self) -> bool:
+        """Whether the weights are learnt in units of the target's spread, which makes one learning rate fit any target."""
+        in_units = self._find_criterion() in _IN_TARGET_UNITS
+        return self.optimizer == "auto" and self.activation == "identity" and in_units
+
+    def _learn_scales(self, data) -> None:
+        super()._learn_scales(data)
+        encoded = self.target_.encode(data.y).double().numpy()
+        spread = NumericTarget.from_y(encoded)
+        spread.standardize(encoded, data.weight)
+        self._units = spread.scale, spread.mean
 
     def _raw_coefficients(self) -> tuple[np.ndarray, np.ndarray]:
         weight, bias = super()._raw_coefficients()
@@ -271,7 +291,8 @@ class LinearClassifier(_Linear, NetClassifier):
         for several labels per row, "cross_entropy" otherwise.
     optimizer : str or class, default="auto"
         Name of a class of ``torch.optim`` in lower case, or the class. Its own arguments are given as ``optimizer__name``,
-        for example ``optimizer__momentum=0.9``. "auto" is "sgd" with Nesterov momentum 0.9.
+        for example ``optimizer__momentum=0.9``. "auto" is "adam" with a
+        "cosine" schedule, on standardised features.
     lr : float, default=0.01
         Learning rate: length of a step. Larger is faster, until training diverges.
     max_epochs : int, default=200
@@ -285,7 +306,7 @@ class LinearClassifier(_Linear, NetClassifier):
         Strength of the L2 penalty, as the optimizer applies it.
     lr_schedule : {"cosine", "plateau", "one_cycle", "step", "exponential", "linear"}, class or None, default=None
         How the learning rate changes while training: a name, or a class of ``torch.optim.lr_scheduler``. Its own arguments
-        are given as ``lr_schedule__name``. None keeps it.
+        are given as ``lr_schedule__name``. None keeps it, unless `optimizer` is "auto".
     max_grad_norm : float or None, default=None
         Largest norm of the gradient of all weights; a longer one is shortened to it. None leaves it.
     early_stopping : bool, default=False

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skpt.fusion.rounding import times
-from skpt.modules.layers import BatchNorm1d, Dropout, Linear
+from skpt.modules.layers import Affine, BatchNorm1d, Dropout, Linear
 from skpt.training.criteria import row_losses, takes_class_index
 
 __all__ = ["ELEMENTWISE", "StackedLoss", "stack_layer"]
@@ -152,6 +152,22 @@ class StackedActivation:
         return torch.autograd.grad(self.y, self.x, g)[0]
 
 
+class StackedAffine:
+    """A fixed scale and offset of each model's outputs, of shape (M, O, N)."""
+
+    def __init__(self, layers: list[Affine]):
+        self.scale = torch.stack([layer.scale for layer in layers]).unsqueeze(2)  # (M, O, 1)
+        self.offset = torch.stack([layer.offset for layer in layers]).unsqueeze(2)
+
+    def forward(self, x: Tensor, rows: Rows) -> Tensor:
+        """Scale and shift."""
+        return torch.addcmul(self.offset, x, self.scale)
+
+    def backward(self, g: Tensor, rows: Rows) -> Tensor:
+        """Scale the gradient."""
+        return g.mul_(self.scale)
+
+
 class StackedDropout:
     """Dropout whose masks each model draws from its own generator, at its own rate."""
 
@@ -248,6 +264,8 @@ def stack_layer(layers: list[nn.Module], blocks: list[tuple[Tensor, Tensor]], *,
         return StackedBatchNorm(layers, weight, bias, weight_grad, bias_grad)
     if isinstance(layer, Dropout):
         return StackedDropout(layers)
+    if isinstance(layer, Affine):
+        return StackedAffine(layers)
     return StackedActivation(layer, last=last)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from skpt.exceptions import DivergedError
 from skpt.fusion.layers import ELEMENTWISE, Rows, StackedBatchNorm, StackedLinear, StackedLoss, stack_layer
 from skpt.fusion.optimizers import STACKED_OPTIMIZERS, shared_settings
-from skpt.modules.layers import BatchNorm1d, Dropout, FeedForward, Linear
+from skpt.modules.layers import Affine, BatchNorm1d, Dropout, FeedForward, Linear
 from skpt.training.criteria import takes_class_index
 from skpt.training.job import TrainingJob, evaluate
 from skpt.training.monitor import check_finite
@@ -55,13 +55,15 @@ def why_not_stacked(job: TrainingJob) -> str | None:
     if not isinstance(X, Tensor) or X.ndim != 2 or X.dtype != torch.float32:
         return "inputs that are not dense rows of float32"
     for layer in module:
-        if type(layer) not in (Linear, BatchNorm1d, Dropout, *ELEMENTWISE):
+        if type(layer) not in (Linear, BatchNorm1d, Dropout, Affine, *ELEMENTWISE):
             return f"a layer of class {type(layer).__name__}"
         if type(layer) is BatchNorm1d and not (layer.affine and layer.track_running_stats and layer.momentum):
             return "batch normalisation with settings of its own"
     linear = [i for i, layer in enumerate(module) if type(layer) is Linear]
     if not linear or any(isinstance(layer, (BatchNorm1d, Dropout)) for layer in list(module)[linear[-1] + 1 :]):
         return "layers other than activations after the last linear one"
+    if any(isinstance(layer, Affine) for layer in list(module)[: linear[-1]]):
+        return "an affine layer before the last linear one"
     if any(p.dtype != torch.float32 or not p.requires_grad for p in module.parameters()):
         return "weights that are frozen or not float32"
     if type(job.optimizer) not in STACKED_OPTIMIZERS:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 __all__ = [
     "ACTIVATIONS",
     "INITIALIZATIONS",
+    "Affine",
     "BatchNorm1d",
     "Dropout",
     "FeedForward",
@@ -173,7 +174,9 @@ class MaskStream:
         self.p, self.generator = p, generator
         self.shape: tuple[int, ...] = ()
         self.block: Tensor | None = None
-        self.position = 0
+        self.n_masks = self.position = 0  # masks of the block, and how many of them were used
+        self.device = torch.device("cpu")
+        self.drawn_from: Tensor | None = None  # the generator's state before it drew the block
 
     def next(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         """Give the mask of the next batch: 0 or 1 / (1 - p), float32 of `shape`.
@@ -182,20 +185,29 @@ class MaskStream:
         the next mask.
         """
         fits = self.shape[1:] == shape[1:] and len(self.shape) == len(shape) and shape[0] <= self.shape[0]
-        if not fits:
-            self.shape, self.block = tuple(shape), None
-        if self.block is None or self.position == len(self.block) or self.block.device != device:
-            n_masks = max(1, self.BLOCK // max(1, math.prod(self.shape)))
-            self.block = self.draw(torch.empty((n_masks, *self.shape), device=device))
-            self.position = 0
+        if not fits or self.position == self.n_masks or self.device != device:
+            self.shape = self.shape if fits else tuple(shape)
+            self.n_masks, self.position = max(1, self.BLOCK // max(1, math.prod(self.shape))), 0
+            self.device = device
+            self.drawn_from = None if self.generator is None else self.generator.get_state()
+            self.block = self._draw_block(self.generator)
+        elif self.block is None:  # in a copy, which goes on with the same masks
+            generator = torch.Generator(device)
+            generator.set_state(self.drawn_from)
+            self.block = self._draw_block(generator)
         self.position += 1
         return self.block[self.position - 1][: shape[0]]
 
-    def draw(self, out: Tensor) -> Tensor:
-        """Fill `out` with masks."""
+    def _draw_block(self, generator: torch.Generator | None) -> Tensor:
+        out = torch.empty((self.n_masks, *self.shape), device=self.device)
         if self.p >= 1.0:
             return out.zero_()
-        return out.uniform_(generator=self.generator).ge_(self.p).mul_(1.0 / (1.0 - self.p))
+        return out.uniform_(generator=generator).ge_(self.p).mul_(1.0 / (1.0 - self.p))
+
+    def __getstate__(self) -> dict:
+        if self.drawn_from is None:  # of the global generator: a copy draws anew
+            return {**vars(self), "block": None, "n_masks": 0, "position": 0}
+        return {**vars(self), "block": None, "generator": None}
 
 
 class Dropout(nn.Module):
@@ -227,8 +239,12 @@ class Dropout(nn.Module):
 
     def next_mask(self, shape: tuple[int, ...], device: torch.device) -> Tensor:
         """Give the mask of the next batch, of `shape`; see `MaskStream`."""
-        if self.masks is None or self.masks.p != self.p or self.masks.generator is not self.generator:
+        if self.masks is None or self.masks.p != self.p:
             self.masks = MaskStream(self.p, self.generator)
+        elif self.masks.generator is not self.generator:
+            if self.masks.generator is not None or self.masks.drawn_from is None:
+                self.masks = MaskStream(self.p, self.generator)
+            self.masks.generator = self.generator  # a copy got its generator
         return self.masks.next(shape, device)
 
     def extra_repr(self) -> str:
@@ -237,7 +253,7 @@ class Dropout(nn.Module):
 
     def __getstate__(self) -> dict:
         # A generator is not part of what a layer is: the owner passes one again before training goes on.
-        return {**super().__getstate__(), "generator": None, "masks": None}
+        return {**super().__getstate__(), "generator": None}
 
 
 class BatchNorm1d(nn.BatchNorm1d):
@@ -272,6 +288,31 @@ def weighted_moments(X: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, T
     share = (sample_weight / sample_weight.sum().clamp_min(torch.finfo(X.dtype).tiny)).unsqueeze(0)
     mean = (share @ X).squeeze(0)
     return mean, (share @ (X - mean).square()).squeeze(0), int((sample_weight > 0).sum())
+
+
+class Affine(nn.Module):
+    """A fixed scale and offset of each column: outputs in the units of what is learnt.
+
+    Parameters
+    ----------
+    scale : array-like of shape (n_outputs,)
+        What the columns are multiplied by.
+    offset : array-like of shape (n_outputs,)
+        What is added.
+
+    Shape
+    -----
+    (N, n_outputs), unchanged.
+    """
+
+    def __init__(self, scale, offset):
+        super().__init__()
+        self.register_buffer("scale", torch.as_tensor(scale, dtype=torch.float32))
+        self.register_buffer("offset", torch.as_tensor(offset, dtype=torch.float32))
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Scale and shift X of shape (N, n_outputs)."""
+        return torch.addcmul(self.offset, X, self.scale)
 
 
 class FeedForward(nn.Sequential):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from skpt.modules.layers import BatchNorm1d, Dropout, FeedForward, Linear, make_activation
+from skpt.modules.layers import Affine, BatchNorm1d, Dropout, FeedForward, Linear, make_activation
 
 __all__ = ["LinearModule"]
 
@@ -32,6 +32,9 @@ class LinearModule(FeedForward):
         Whether the features are batch-normalised first.
     initialization : str, default="default"
         How the first weights are drawn: a name of ``skpt.modules.INITIALIZATIONS``.
+    units : (array-like, array-like), default=None
+        Scale and offset of the outputs, each of shape (n_outputs,): the weights are then learnt in these units. None leaves
+        the outputs as they are.
     generator : torch.Generator, default=None
         Where the first weights come from. None takes torch's global generator.
     noise_generator : torch.Generator, default=None
@@ -59,6 +62,7 @@ class LinearModule(FeedForward):
         dropout: float = 0.0,
         batch_norm: bool = False,
         initialization: str = "default",
+        units: tuple | None = None,
         generator: torch.Generator | None = None,
         noise_generator: torch.Generator | None = None,
     ):
@@ -68,20 +72,26 @@ class LinearModule(FeedForward):
         if dropout:
             layers["dropout"] = Dropout(dropout, noise_generator)
         layers["output"] = Linear(n_features, n_outputs, bias, initialization=initialization, generator=generator)
+        if units is not None:
+            layers["units"] = Affine(*units)
         if activation != "identity":
             layers["activation"] = make_activation(activation)
         super().__init__(layers)
 
     @torch.no_grad()
     def coefficients(self) -> tuple[Tensor, Tensor]:
-        """Weights (n_outputs, n_features) and biases (n_outputs,) as functions of the raw features.
+        """Weights (n_outputs, n_features) and biases (n_outputs,) of the raw features, in double precision.
 
-        In evaluation mode batch normalisation is linear too, and is folded in.
+        In evaluation mode batch normalisation is linear too, and is folded in, as are the units.
         """
         weight = self.output.weight.detach()
         bias = self.output.bias.detach() if self.output.bias is not None else weight.new_zeros(len(weight))
-        norm = getattr(self, "batch_norm", None)
-        if norm is None:
-            return weight.clone(), bias.clone()
-        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        return weight * scale, bias + weight @ (norm.bias - norm.running_mean * scale)
+        weight, bias = weight.double(), bias.double()
+        if "batch_norm" in self._modules:
+            norm = self.batch_norm
+            scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
+            weight, bias = weight * scale, bias + weight @ (norm.bias.double() - norm.running_mean.double() * scale)
+        if "units" in self._modules:
+            scale, offset = self.units.scale.double(), self.units.offset.double()
+            weight, bias = weight * scale.unsqueeze(1), bias * scale + offset
+        return weight, bias

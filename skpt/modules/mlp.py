@@ -68,7 +68,8 @@ class MLPModule(FeedForward):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         n_in = n_features
         for i, n_units in enumerate(hidden_layer_sizes, start=1):
-            layers[f"hidden_{i}"] = Linear(n_in, n_units, initialization=initialization, generator=generator)
+            # Batch normalisation takes off what a bias adds, and has a shift of its own.
+            layers[f"hidden_{i}"] = Linear(n_in, n_units, not batch_norm, initialization=initialization, generator=generator)
             if batch_norm:
                 layers[f"batch_norm_{i}"] = BatchNorm1d(n_units)
             layers[f"activation_{i}"] = make_activation(activation)

@@ -14,6 +14,10 @@ from torch import Tensor
 __all__ = ["Batches", "rows_at_a_time", "rows_of"]
 
 
+# So many numbers of a CSR matrix are made dense for a batch: torch's sparse products cost more than they save on less.
+DENSE_NUMBERS = 1 << 20
+
+
 def rows_of(X, index: Tensor | slice):
     """Give some rows of a tensor, or of a CSR matrix as a sparse tensor.
 
@@ -27,11 +31,13 @@ def rows_of(X, index: Tensor | slice):
     Returns
     -------
     Tensor
-        Dense, or of layout ``torch.sparse_csr``; never densified.
+        Dense; of layout ``torch.sparse_csr`` where these rows of a CSR matrix would take more than 4 MB.
     """
     if isinstance(X, Tensor):
         return X[index] if isinstance(index, slice) else X.index_select(0, index)
     part = X[index if isinstance(index, slice) else index.numpy()]
+    if part.shape[0] * part.shape[1] <= DENSE_NUMBERS:
+        return torch.from_numpy(part.toarray())
     if part.shape[0] and not part.has_canonical_format:
         part.sum_duplicates()
     return torch.sparse_csr_tensor(

@@ -53,34 +53,6 @@ class FeatureScaler:
         scale = np.sqrt(np.maximum(var, 0.0))
         return cls(mean, np.where(scale > 100 * np.finfo(X.dtype).eps * size, scale, 1.0))
 
-    def bound_curvature(self, X, weight: np.ndarray | None, limit: float) -> None:
-        """Enlarge all scales alike until no direction of the scaled rows has a second moment above a limit.
-
-        Many features that say the same add up to one steep direction, on which gradient descent would diverge. The largest
-        eigenvalue is found by power iteration over at most 2,000 rows.
-
-        Parameters
-        ----------
-        X : ndarray or CSR matrix of shape (n_samples, n_features)
-            The training rows.
-        weight : ndarray of shape (n_samples,) or None
-            Their weights.
-        limit : float
-            The largest second moment.
-        """
-        some = slice(None, None, max(1, X.shape[0] // 2000))
-        rows = self(X[some])
-        share = np.full(rows.shape[0], 1.0 / rows.shape[0]) if weight is None else weight[some] / weight[some].sum()
-        direction = np.random.default_rng(0).standard_normal(X.shape[1])
-        curvature = 0.0
-        for _ in range(20):
-            image = rows.T @ (share * (rows @ direction))
-            curvature = np.linalg.norm(image) / max(np.linalg.norm(direction), np.finfo(np.float64).tiny)
-            if not curvature:
-                return
-            direction = image / curvature
-        self.scale = self.scale * np.sqrt(max(1.0, curvature / limit))
-
     def __call__(self, X):
         """Scale rows; float32 for dense X."""
         if sparse.issparse(X):
@@ -142,7 +114,8 @@ def to_float32(X):
         If a number does not fit float32.
     """
     if sparse.issparse(X):
-        X = X.tocsr().astype(np.float32)
+        with np.errstate(over="ignore"):
+            X = X.tocsr().astype(np.float32)
         _check_finite(X.data)
         return X
     if X.dtype != np.float32:

@@ -13,6 +13,8 @@ from skpt.exceptions import InvalidInputError
 
 __all__ = ["ClassTarget", "NumericTarget", "target_from_dict"]
 
+_TOO_LARGE = "Input y contains infinity or a value too large for dtype('float32'). Scale y, or remove such values."
+
 
 class NumericTarget:
     """Numbers, standardised inside or not.
@@ -44,9 +46,12 @@ class NumericTarget:
     def standardize(self, y: np.ndarray, weight: np.ndarray | None) -> None:
         """Learn mean and scale from the training rows; a constant column keeps the scale one."""
         y = y.reshape(len(y), -1).astype(np.float64)
-        self.mean = np.average(y, axis=0, weights=weight)
-        scale = np.sqrt(np.average((y - self.mean) ** 2, axis=0, weights=weight))
-        self.scale = np.where(scale > 10 * np.finfo(np.float64).eps * np.maximum(1.0, np.abs(self.mean)), scale, 1.0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            self.mean = np.average(y, axis=0, weights=weight)
+            scale = np.sqrt(np.average((y - self.mean) ** 2, axis=0, weights=weight))
+        if not np.isfinite(scale).all():
+            raise InvalidInputError(_TOO_LARGE)
+        self.scale = np.where(scale > 10 * np.finfo(np.float64).eps * np.abs(self.mean), scale, 1.0)
 
     def check(self, y: np.ndarray) -> None:
         """Raise if y has not the form that was learnt."""
@@ -56,8 +61,12 @@ class NumericTarget:
 
     def encode(self, y: np.ndarray) -> torch.Tensor:
         """Give float32 (n_samples, n_outputs)."""
-        y = (y.reshape(len(y), -1) - self.mean) / self.scale
-        return torch.from_numpy(np.ascontiguousarray(y, dtype=np.float32))
+        with np.errstate(over="ignore"):
+            y = (y.reshape(len(y), -1) - self.mean) / self.scale
+            y = np.ascontiguousarray(y, dtype=np.float32)
+        if not np.isfinite(y).all():
+            raise InvalidInputError(_TOO_LARGE)
+        return torch.from_numpy(y)
 
     def decode(self, outputs: np.ndarray) -> np.ndarray:
         """Give predictions in the form of y."""
