@@ -24,7 +24,13 @@ __all__ = [
 
 
 def complete_optimizer(optimizer: Optimizer) -> None:
-    """Give an unpickled or copied optimizer what torch leaves out: LBFGS keeps its weights under a second name."""
+    """Give an unpickled or copied optimizer what torch leaves out: LBFGS keeps its weights under a second name.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        Changed in place.
+    """
     if isinstance(optimizer, LBFGS):
         optimizer._params = optimizer.param_groups[0]["params"]
         optimizer._numel_cache = None

@@ -677,7 +677,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
 
     def _train(self, job: TrainingJob, X, y, datasets: dict[str, Any]) -> None:
         """Carry the job out, and take its results over, whether it ended well or not."""
-        reporter = EpochReporter(self, job)
+        reporter = EpochReporter(self, job, X, y)
         reason = self._why_alone() or why_not_stacked(job)
         reporter.begin()
         try:

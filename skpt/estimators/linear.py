@@ -190,8 +190,8 @@ class LinearRegressor(_Linear, NetRegressor):
     >>> from skpt.datasets import load_cars
     >>> X, y = load_cars(return_X_y=True, features=["wt"])
     >>> net = LinearRegressor(random_state=0).fit(X, y)
-    >>> net.coef_.round(2), round(net.intercept_, 2)
-    (array([-5.34]), 37.29)
+    >>> net.coef_.round(1), round(net.intercept_, 1)
+    (array([-5.3]), 37.3)
     """
 
     def __init__(

@@ -45,8 +45,8 @@ class FusedBackend(ParallelBackendBase):
         How many tasks run, and how many stacks train, at a time in a process. None takes the number of cores.
     executor : concurrent.futures.Executor, default=None
         Carries the shares of the tasks; loky's by default where there are several processes.
-    memory_limit : int, default=1 GiB
-        Bytes that the stacks training at once may take together, besides the data.
+    memory_limit : int, default=1073741824
+        Bytes (1 GiB by default) that the stacks training at once may take together, besides the data.
     """
 
     default_n_jobs = -1

@@ -31,17 +31,17 @@ class Group:
 class FusionReport:
     """What one parallel call under the backend "skpt" did.
 
-    Attributes
+    Parameters
     ----------
-    n_jobs : int
+    n_jobs : int, default=0
         How many fits were handed in to be stacked.
-    groups : list of Group
+    groups : list of Group, default=[]
         The stacks, in the order in which they ended.
-    not_fused : collections.Counter
+    not_fused : collections.Counter, default=Counter()
         How many fits trained the ordinary way, by reason.
-    seconds_training : float
+    seconds_training : float, default=0.0
         Wall-clock seconds in which at least one stack was training.
-    seconds_total : float
+    seconds_total : float, default=0.0
         Wall-clock seconds of the whole call.
     """
 

@@ -443,6 +443,7 @@ class Stack:
         if is_best and job.monitor.early_stopping:
             self.best[m] = [t.clone() for t in self._of_model(m, self._changing())]
         if job.after_epoch is not None:
+            self._store_weights(m)
             job.after_epoch()
         return stop
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 from skpt.training.job import TrainingJob
@@ -18,10 +19,13 @@ class EpochReporter:
         Whose history and callbacks they are.
     job : TrainingJob
         What is trained.
+    X, y : object, default=None
+        What the user gave, for callbacks that score.
     """
 
-    def __init__(self, estimator, job: TrainingJob):
+    def __init__(self, estimator, job: TrainingJob, X=None, y=None):
         self.estimator, self.monitor = estimator, job.monitor
+        self.rows = {"X": X, "y": y}
         self.n_before = len(estimator.history_)
         self.printers = [callback for name, callback in estimator.callbacks_ if name == "print_log"]
         self.context = None
@@ -44,11 +48,14 @@ class EpochReporter:
     def end(self) -> None:
         """Training ended well."""
         if self.context is not None:
-            self.context.call_on_fit_task_end(estimator=self.estimator)
+            self.context.call_on_fit_task_end(estimator=self.estimator, **self.rows, reconstruction_attributes={})
 
     def __call__(self) -> None:
         """An epoch ended whose row is not written yet."""
+        n_told = len(self.estimator.history_)
         self.write_history()
+        if len(self.estimator.history_) == n_told:
+            return  # training began again, after a stack failed; this epoch was told of
         for printer in self.printers:
             printer.on_epoch_end(self.estimator)
         self.report()
@@ -58,7 +65,11 @@ class EpochReporter:
         if self.context is not None:
             epoch = self.context.subcontext(task_name="epoch")
             epoch.call_on_fit_task_begin(estimator=self.estimator)
-            epoch.call_on_fit_task_end(estimator=self.estimator)
+            epoch.call_on_fit_task_end(estimator=self.estimator, **self.rows, reconstruction_attributes=self._what_predicts)
+
+    def _what_predicts(self) -> dict:
+        """Give the network as it is now, for a copy of the estimator."""
+        return {"module_": copy.deepcopy(self.estimator.module_).eval()}
 
     def write_history(self) -> None:
         """Append the epochs that the history does not hold yet."""
