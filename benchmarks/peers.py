@@ -1,6 +1,7 @@
 """What the estimators are measured against: a hand-written loop, scikit-learn's MLP, skorch's net."""
 
 import warnings
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ class PlainMLP(nn.Module):
     def __init__(self, n_features: int, hidden: tuple[int, ...], n_outputs: int):
         super().__init__()
         sizes = (n_features, *hidden)
-        layers = [f(a, b) for a, b in zip(sizes, sizes[1:], strict=False) for f in (nn.Linear, lambda a, b: nn.ReLU())]
+        layers = [f(a, b) for a, b in pairwise(sizes) for f in (nn.Linear, lambda a, b: nn.ReLU())]
         self.layers = nn.Sequential(*layers, nn.Linear(sizes[-1], n_outputs))
 
     def forward(self, X):
@@ -53,7 +54,9 @@ def sklearn_mlp(classifier: bool, hidden, batch_size: int, epochs: int, lr: floa
     )
 
 
-def skorch_net(classifier: bool, n_features: int, hidden, n_outputs: int, batch_size: int, epochs: int, lr: float = 1e-3, **further):
+def skorch_net(
+    classifier: bool, n_features: int, hidden, n_outputs: int, batch_size: int, epochs: int, lr: float = 1e-3, **further
+):
     """skorch's net in its fastest plain form: no validation, nothing printed."""
     cls, criterion = (NeuralNetClassifier, nn.CrossEntropyLoss) if classifier else (NeuralNetRegressor, nn.MSELoss)
     settings = {

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import joblib
 import numpy as np
@@ -14,7 +15,7 @@ from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from benchmarks.peers import classes, silently, skorch_net, sklearn_mlp
+from benchmarks.peers import classes, silently, sklearn_mlp, skorch_net
 from benchmarks.timing import Timings, duration, interleave, machine, text_table
 from skpt import LinearRegressor, MLPClassifier
 from skpt.datasets import load_cars
@@ -39,7 +40,7 @@ def fused(search, X, y, **settings):
 
 def mlp_flops(sizes: tuple[int, ...], n_rows: float) -> float:
     """Forward, gradient of the weights and gradient of the inputs (not for the first layer) of so many rows."""
-    products = [a * b for a, b in zip(sizes, sizes[1:], strict=False)]
+    products = [a * b for a, b in pairwise(sizes)]
     return 2.0 * n_rows * (3 * sum(products) - products[0])
 
 

@@ -5,7 +5,7 @@ import argparse
 import torch
 from torch import nn
 
-from benchmarks.peers import PlainMLP, classes, plain_loop, silently, skorch_net, sklearn_mlp
+from benchmarks.peers import PlainMLP, classes, plain_loop, silently, sklearn_mlp, skorch_net
 from benchmarks.timing import Timings, duration, interleave, machine, text_table
 from skpt import MLPClassifier
 
