@@ -84,6 +84,19 @@ _PREFIXES = (
     "callbacks",
     "compile",
 )
+# What other libraries call it: scikit-learn's MLP and linear models, Keras.
+_NAMES_ELSEWHERE = {
+    "alpha": "weight_decay",
+    "epochs": "max_epochs",
+    "eta0": "lr",
+    "learning_rate": "lr",
+    "learning_rate_init": "lr",
+    "loss": "criterion",
+    "max_iter": "max_epochs",
+    "momentum": "optimizer__momentum",
+    "patience": "n_iter_no_change",
+    "solver": "optimizer",
+}
 _STATE_KEY = "skpt.estimator"  # what an estimator learnt besides weights, as JSON bytes in a file of weights
 _STATE_FORMAT = 1
 
@@ -182,7 +195,11 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         known = {*self._get_param_names(), *_SKORCH_PARAMETERS}
         if name in known or (separator and rest and prefix in _PREFIXES):
             return
-        hint = nearest_name(name, known | {f"{p}__{rest}" for p in _PREFIXES} if separator else known)
+        meant = _NAMES_ELSEWHERE.get(name, "")
+        if meant.partition("__")[0] in known:
+            hint = f" Did you mean {meant!r}?"
+        else:
+            hint = nearest_name(name, known | {f"{p}__{rest}" for p in _PREFIXES} if separator else known)
         raise UnknownParameterError(f"Invalid parameter {name!r} for estimator {type(self).__name__}.{hint}")
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from sklearn.compose import make_column_transformer
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
-from skpt.exceptions import DivergedError, InvalidInputError, NotConvergedWarning
+from skpt.exceptions import DivergedError, InvalidInputError, NotConvergedWarning, UnknownParameterError
 from tests.conformity.factory import make
 
 NAMES = list(make())
@@ -213,6 +213,15 @@ def test_a_misspelt_value_is_told_what_was_meant(case, params, complaint):
     estimator, X, y = case
     with pytest.raises(ValueError, match=re.escape(complaint)):
         estimator.set_params(**params).fit(X, y)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("max_iter", "max_epochs"), ("learning_rate_init", "lr"), ("alpha", "weight_decay"), ("momentum", "optimizer__momentum")],
+)
+def test_a_name_of_another_library_is_told_ours(case, name, meant):
+    with pytest.raises(UnknownParameterError, match=f"Invalid parameter '{name}' .* Did you mean '{meant}'?"):
+        case[0].set_params(**{name: 1})
 
 
 @pytest.mark.parametrize("name", REGRESSORS)

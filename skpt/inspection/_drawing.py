@@ -15,7 +15,8 @@ def new_axes(owner: str, n_rows: int, height: float) -> np.ndarray:
         import matplotlib.pyplot as plt
     except ImportError as error:
         raise ImportError(
-            f"{owner}.plot needs matplotlib, which is not installed. Install it with: python -m pip install 'skpt[plot]'"
+            f"{owner}.plot needs matplotlib, which is not installed. Install it with: python -m pip install matplotlib "
+            "(the extra skpt[plot])."
         ) from error
     size = (6.4, height * n_rows)
     return plt.subplots(n_rows, sharex=True, squeeze=False, figsize=size, layout="constrained")[1][:, 0]

@@ -131,7 +131,7 @@ class EstimatorComparison:
             except ImportError as error:
                 raise ImportError(
                     "EstimatorComparison.plot needs matplotlib, which is not installed. Install it with: "
-                    "python -m pip install 'skpt[plot]'"
+                    "python -m pip install matplotlib (the extra skpt[plot])."
                 ) from error
             _, ax = plt.subplots(figsize=(8.5, 1.1 + 0.45 * len(self.scores)), layout="constrained")
         _draw(self, ax)

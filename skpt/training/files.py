@@ -80,6 +80,6 @@ def read_tensors(f, use_safetensors: bool) -> dict[str, Tensor]:
     except Exception as error:
         kind, other = ("safetensors", "torch") if use_safetensors else ("torch", "safetensors")
         raise InvalidInputError(
-            f"The file of weights must be one of {kind}. Reading {f!r} failed: {error} If it is one of {other}, pass "
-            f"use_safetensors={not use_safetensors}."
+            f"The file of weights must be one of {kind}. Reading {f!r} as such failed with {type(error).__name__}. If it is "
+            f"one of {other}, pass use_safetensors={not use_safetensors}."
         ) from error

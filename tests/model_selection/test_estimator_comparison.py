@@ -184,7 +184,7 @@ def test_plot_without_axes_makes_a_figure():
 
 def test_plot_without_matplotlib_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
-    with pytest.raises(ImportError, match=r"needs matplotlib.* pip install 'skpt\[plot\]'"):
+    with pytest.raises(ImportError, match=r"needs matplotlib.* pip install matplotlib \(the extra skpt\[plot\]\)"):
         comparison_of(SCORES).plot()
 
 
