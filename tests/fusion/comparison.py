@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -125,12 +126,21 @@ def within(seconds: float, work: Callable[[], object]) -> object:
     except TimeoutError:
         if outcome.done():
             raise
-        names = {thread.ident: thread.name for thread in threading.enumerate()}
-        stacks = [
-            f"--- {names.get(ident)}\n{''.join(traceback.format_stack(frame))}"
-            for ident, frame in sys._current_frames().items()
-        ]
-        pytest.fail(f"no end after {seconds} s\n" + "\n".join(stacks), pytrace=False)
+        pytest.fail(f"no end after {seconds} s\n{stacks_of(threading.enumerate())}", pytrace=False)
+
+
+def stacks_of(threads: list[threading.Thread]) -> str:
+    """Where threads are."""
+    frames = sys._current_frames()
+    return "\n".join(f"--- {t.name}\n{''.join(traceback.format_stack(frames[t.ident]))}" for t in threads if t.ident in frames)
+
+
+def assert_no_thread_is_left(seconds: float = 5.0) -> None:
+    """Fusion has no thread; some seconds are for a busy machine."""
+    deadline = time.perf_counter() + seconds
+    while own_threads() and time.perf_counter() < deadline:
+        time.sleep(0.01)
+    assert not own_threads(), stacks_of(own_threads())
 
 
 def own_threads() -> list[threading.Thread]:

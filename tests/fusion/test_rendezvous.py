@@ -14,7 +14,7 @@ import skpt.fusion.rendezvous as rendezvous_module
 from skpt import LinearRegressor, MLPRegressor
 from skpt.fusion import last_report
 from skpt.fusion.rendezvous import Cancelled, Rendezvous, current_rendezvous
-from tests.fusion.comparison import assert_same_nets, fit_alone_and_fused, fused, own_threads, within
+from tests.fusion.comparison import assert_no_thread_is_left, assert_same_nets, fit_alone_and_fused, fused, within
 
 X = np.random.default_rng(0).standard_normal((16, 2))
 y = X @ [1.0, -2.0]
@@ -77,7 +77,7 @@ def check_graphs(seeds) -> None:
             outcome_of, lambda tasks=tasks, n=n_threads: fused(partial(run_tasks, tasks), inner_max_num_threads=n)[0]
         )
         assert within(60, work) == expected, f"graph {seed}"
-        assert not own_threads(), f"graph {seed}"
+        assert_no_thread_is_left()
         n_jobs, n_groups = n_jobs + last_report().n_jobs, n_groups + len(last_report().groups)
     assert n_jobs > 1.3 * n_groups, "the graphs were to fuse something"
 
@@ -157,7 +157,7 @@ def test_a_task_that_fits_after_the_call_was_given_up_ends():
     with pytest.raises(Failed):
         within(10, lambda: fused(lambda: Parallel()([delayed(late)(), delayed(fails)()]), inner_max_num_threads=2))
     assert ended == [Cancelled]
-    assert not own_threads()
+    assert_no_thread_is_left()
 
 
 def test_tasks_that_an_inner_call_left_behind_end():
@@ -175,7 +175,7 @@ def test_tasks_that_an_inner_call_left_behind_end():
 
     found, _ = within(10, lambda: fused(lambda: Parallel()([delayed(outer)()]), inner_max_num_threads=2))
     assert found == ["went on"]
-    assert not own_threads()
+    assert_no_thread_is_left()
 
 
 def test_what_waits_is_told_that_the_call_was_given_up():
@@ -188,7 +188,7 @@ def test_what_waits_is_told_that_the_call_was_given_up():
         with pytest.raises(Cancelled):
             future.result(5)
     rendezvous.close()
-    assert not own_threads()
+    assert_no_thread_is_left()
 
 
 def test_the_rendezvous_is_known_to_its_tasks_alone():
@@ -276,7 +276,7 @@ def test_a_fault_of_ours_leaves_no_task_waiting(monkeypatch, caplog):
     with pytest.raises(RuntimeError, match="training failed: ZeroDivisionError"):
         within(10, lambda: fused(lambda: Parallel()(delayed(fit)(seed) for seed in range(3))))
     assert "a stack failed" in caplog.text
-    assert not own_threads()
+    assert_no_thread_is_left()
 
 
 def test_the_number_of_threads_of_torch_is_put_back():
