@@ -109,6 +109,7 @@ class Rendezvous:
         self._changed = threading.Condition()
         self._n_active = 0
         self._n_running = 0
+        self._turns: deque[threading.Lock] = deque()  # of tasks that wait for theirs, the first first
         self._n_started = 0
         self._most_started = FIRST_TASKS
         self._queue: deque[Callable[[], None]] = deque()
@@ -213,15 +214,28 @@ class Rendezvous:
     def _take_turn(self) -> None:
         """Wait until fewer than `n_threads` tasks run."""
         with self._changed:
-            self._changed.wait_for(lambda: self.cancelled or self._n_running < self.n_threads)
             if self.cancelled:
                 raise Cancelled
-            self._n_running += 1
-            _local.runs = True
+            gate = None
+            if self._n_running < self.n_threads:
+                self._n_running += 1
+            else:
+                gate = threading.Lock()
+                gate.acquire()
+                self._turns.append(gate)
+        if gate is not None:
+            gate.acquire()  # whoever gives its turn away opens one gate: waking all who wait would cost more than they do
+            if self.cancelled:
+                raise Cancelled
+        _local.runs = True
 
     def _give_turn(self) -> None:
-        if getattr(_local, "runs", False):
-            _local.runs = False
+        if not getattr(_local, "runs", False):
+            return
+        _local.runs = False
+        if self._turns:
+            self._turns.popleft().release()
+        else:
             self._n_running -= 1
 
     @contextmanager
@@ -352,6 +366,8 @@ class Rendezvous:
         """Give up: tasks that wait raise `Cancelled`, stacks end after their step."""
         with self._changed:
             self.cancelled = True
+            while self._turns:
+                self._turns.popleft().release()
             self._start_queued()  # to end at once: an outer task may wait for them
             self._changed.notify_all()
 
