@@ -37,6 +37,8 @@ MOST_TASKS = 256
 _COPIES_OF_ROWS = 3
 # Seconds that the end of a call waits for tasks that were given up.
 _GRACE = 1.0
+# A fit that diverged need not wait for those that it was stacked with.
+_SECONDS_BETWEEN_LOOKS = 0.1
 
 
 class Cancelled(BaseException):
@@ -54,6 +56,23 @@ class _Ticket:
     def __init__(self, job: TrainingJob):
         self.job = job
         self.done = threading.Event()
+
+
+class _Look:
+    """Asked by a stack whether to stop: lets the tasks of jobs that have failed go on, while the others train."""
+
+    def __init__(self, rendezvous: Rendezvous, tickets: list[_Ticket]):
+        self.rendezvous, self.tickets = rendezvous, tickets
+        self.next_time = 0.0
+
+    def __call__(self) -> bool:
+        now = time.perf_counter()
+        if now > self.next_time:
+            self.next_time = now + _SECONDS_BETWEEN_LOOKS
+            failed = [ticket for ticket in self.tickets if ticket.job.error is not None and not ticket.done.is_set()]
+            if failed:
+                self.rendezvous._release(failed)
+        return self.rendezvous.cancelled
 
 
 class InnerCall:
@@ -88,7 +107,6 @@ class _Beginning:
         self.job.optimizer.state.clear()
         self.job.optimizer.load_state_dict(self.optimizer)
         vars(self.job.monitor).update(self.monitor)
-        self.job.error = None
 
 
 class Rendezvous:
@@ -305,9 +323,7 @@ class Rendezvous:
     def _coordinate(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(
-                    lambda: self._closed or self.cancelled or (self._waiting and self._n_active == 0)
-                )
+                self._changed.wait_for(lambda: self._closed or self.cancelled or (self._waiting and self._n_active == 0))
                 tickets, self._waiting = self._waiting, []
                 if self._closed or self.cancelled:
                     self._release(tickets)
@@ -316,9 +332,10 @@ class Rendezvous:
 
     def _release(self, tickets: list[_Ticket]) -> None:
         with self._changed:
-            self._n_active += len(tickets)
-        for ticket in tickets:
-            ticket.done.set()
+            for ticket in tickets:
+                if not ticket.done.is_set():
+                    self._n_active += 1
+                    ticket.done.set()
 
     def _train_all(self, tickets: list[_Ticket]) -> None:
         started = time.perf_counter()
@@ -326,7 +343,7 @@ class Rendezvous:
         try:
             groups = make_groups([ticket.job for ticket in tickets], self.n_threads, self.memory_limit)
             with one_thread():
-                futures = [self._trainers.submit(self._train_group, group) for group in groups]
+                futures = [self._trainers.submit(self._train_group, [by_job[id(job)] for job in group]) for group in groups]
                 for future in futures:
                     future.result()
         except BaseException as error:  # a fault of ours must not leave tasks waiting for ever
@@ -337,12 +354,13 @@ class Rendezvous:
         self.report.seconds_training += time.perf_counter() - started
         self._release(tickets)
 
-    def _train_group(self, group: list[TrainingJob]) -> None:
+    def _train_group(self, tickets: list[_Ticket]) -> None:
         started = time.perf_counter()
+        group = [ticket.job for ticket in tickets]
         beginnings = [_Beginning(job) for job in group] if len(group) > 1 else []
         failed = False
         try:
-            train_stack(group, is_cancelled=lambda: self.cancelled)
+            train_stack(group, is_cancelled=_Look(self, tickets))
         except Exception as error:
             if beginnings:
                 _log.debug("a stack of %d failed (%r); its models train one by one", len(group), error)
@@ -350,9 +368,10 @@ class Rendezvous:
                 group[0].error = group[0].error or error
             failed = True
         if failed and beginnings:  # for want of memory say, which is free again out here: whoever can train alone does
-            for beginning in beginnings:
-                beginning.restore()
-                self._train_group([beginning.job])
+            for ticket, beginning in zip(tickets, beginnings, strict=True):
+                if ticket.job.error is None:  # who has failed has done so by itself, and its task may have gone on
+                    beginning.restore()
+                    self._train_group([ticket])
             return
         seconds = time.perf_counter() - started
         group_report = Group(len(group), seconds, describe(group[0]))
@@ -379,11 +398,8 @@ class Rendezvous:
         FusionReport
             What was done.
         """
-        with self._changed:
-            # An inner call that failed may have left tasks whose results nobody takes.
-            self._closed = self.cancelled = True
-            self._start_queued()
-            self._changed.notify_all()
+        self._closed = True
+        self.cancel()  # an inner call that failed may have left tasks whose results nobody takes
         self._coordinator.join()
         self._trainers.shutdown(wait=True)
         self._join_tasks()

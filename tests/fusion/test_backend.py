@@ -56,6 +56,7 @@ from tests.fusion.comparison import (
     described,
     fused,
     nets_within,
+    within,
 )
 
 pytestmark = [
@@ -211,6 +212,7 @@ def test_worker_processes():
     check_search_in_workers(n_jobs=2)
 
 
+@pytest.mark.slow
 def test_an_executor_of_processes():
     with ProcessPoolExecutor(2, mp_context=multiprocessing.get_context("spawn")) as executor:
         check_search_in_workers(n_jobs=2, executor=executor)
@@ -228,8 +230,13 @@ def test_failures_in_worker_processes_stay_their_own():
     with pytest.warns(match="2 fits failed out of a total of 6"):
         found, _ = fused(lambda: search.fit(X, y), n_jobs=2)
     np.testing.assert_array_equal(np.isnan(found.cv_results_["mean_test_score"]), [False, True, False])
+
+
+@pytest.mark.slow  # it ends the workers, and new ones take seconds
+def test_error_score_raise_in_worker_processes():
+    search = GridSearchCV(regressor(), {"lr": [0.01, -1.0, 0.1]}, cv=2, error_score="raise")
     with pytest.raises(ValueError, match="lr"):
-        fused(lambda: search.set_params(error_score="raise").fit(X, y), n_jobs=2)
+        fused(lambda: search.fit(X, y), n_jobs=2)
 
 
 # ---------------------------------------------------------------- what is not stacked
@@ -327,12 +334,14 @@ def test_error_score_raise(name):
     assert torch.get_num_threads() == threads
 
 
-def test_error_score_raise_does_not_wait_for_the_others():
-    search = search_with({"lr": -1.0}, error_score="raise").set_params(estimator__max_epochs=10_000_000)
+@pytest.mark.parametrize("name", ["diverges", "wrong parameter"])
+def test_error_score_raise_does_not_wait_for_the_others(name):
+    search = search_with(BAD[name], error_score="raise").set_params(estimator__max_epochs=10_000_000)
     began = time.perf_counter()
-    with pytest.raises(ValueError, match="lr"):
-        fused(lambda: search.fit(X, y))
-    assert time.perf_counter() - began < 5
+    with pytest.raises((ValueError, ArithmeticError), match="lr"):
+        within(60, lambda: fused(lambda: search.fit(X, y), inner_max_num_threads=1))
+    assert time.perf_counter() - began < 10
+    assert_no_thread_is_left()
 
 
 class Slow(RegressorMixin, BaseEstimator):
