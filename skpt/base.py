@@ -367,9 +367,12 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     def _restored_on_error(self) -> Iterator[None]:
         """Leave the estimator as it was if its data or parameters turn out to be unusable."""
         before = vars(self).copy()
+        split = self.streams_.split.get_state() if "streams_" in before else None
         try:
             yield
         except BaseException:
+            if split is not None:
+                before["streams_"].split.set_state(split)
             vars(self).clear()
             vars(self).update(before)
             raise
@@ -642,11 +645,12 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             self._build(len(batches), monitored)
         else:
             self._give_generators()
+            schedule = self._find_schedule(len(batches), monitored)
             if self.schedule_ is not None:  # a schedule starts anew with each call
                 lr = self.get_params_for("optimizer").get("lr", self.lr)
                 for group in self.optimizer_.param_groups:
                     group["lr"] = lr
-            self.schedule_ = self._find_schedule(len(batches), monitored)
+            self.schedule_ = schedule
             self._initialize_callbacks()
         return TrainingJob(
             module=self.module_,

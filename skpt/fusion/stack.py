@@ -7,6 +7,7 @@ weights do not depend on what it was stacked with.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Hashable, Sequence
 
@@ -304,8 +305,20 @@ class Stack:
                     return
                 self._train_block(first, last, size, losses[epoch, done : done + last - first])
                 done += last - first
+            if epoch + 1 < n_epochs:
+                self._keep(losses[: epoch + 1])
         seconds = (time.perf_counter() - started) / (len(self.jobs) * n_epochs)
         self._end_epochs(losses.permute(2, 0, 1), self.lrs, seconds)
+
+    def _keep(self, losses: Tensor) -> None:
+        """Remember the weights of models whose losses so far, (n_epochs, n_batches, n_models), are finite."""
+        if math.isfinite(losses.sum().item()):
+            for kept, tensor in zip(self.kept, self._changing(), strict=True):
+                kept.copy_(tensor)
+            return
+        for m in torch.isfinite(losses).flatten(0, 1).all(0).nonzero().flatten().tolist():
+            for kept, tensor in zip(self._of_model(m, self.kept), self._of_model(m, self._changing()), strict=True):
+                kept.copy_(tensor)
 
     def _n_epochs_at_once(self) -> int:
         if any(job.valid or job.schedule or job.after_epoch for job in self.jobs):
@@ -402,13 +415,14 @@ class Stack:
         means = ((losses * n_rows.unsqueeze(1)).sum(2) / n_rows.sum(1, keepdim=True)).tolist()
         finite = torch.isfinite(losses).flatten(1).all(1).tolist()
         for m, job in enumerate(self.jobs):
+            is_last = self.epochs[m] + n_epochs >= job.max_epochs
+            if is_last and not self._has_finite_weights(m):  # the last step of all was not yet seen by any loss
+                losses[m, -1, -1], finite[m] = math.nan, False
             try:
                 if not finite[m]:
                     self._raise_divergence(m, losses[m], means[m], lrs[m], seconds)
                 self.epochs[m] += n_epochs
-                stop = self._take_note(m, job, means[m], seconds)
-                if stop or self.epochs[m] >= job.max_epochs:
-                    self._check_weights(m, job, lrs[m])
+                if self._take_note(m, job, means[m], seconds) or is_last:
                     done.append(m)
             except DivergedError as error:
                 job.error = error
@@ -447,10 +461,8 @@ class Stack:
             job.after_epoch()
         return stop
 
-    def _check_weights(self, m: int, job: TrainingJob, lr: float) -> None:
-        """The last step of all was not yet seen by any loss."""
-        if not all(bool(torch.isfinite(block[m]).all()) for block in self.blocks):
-            check_finite([*[0.0] * (self.n_batches - 1), float("nan")], self.epochs[m], lr, job.owner)
+    def _has_finite_weights(self, m: int) -> bool:
+        return all(bool(torch.isfinite(block[m]).all()) for block in self.blocks)
 
     def _of_model(self, m: int, tensors: list[Tensor]) -> list[Tensor]:
         """Views of what belongs to model m."""
@@ -483,6 +495,9 @@ class Stack:
 
     def _store_optimizer(self, m: int) -> None:
         optimizer = self.jobs[m].optimizer
+        if self.jobs[m].error is not None:  # its moments are not finite: training goes on without
+            optimizer.state.clear()
+            return
         if not self.optimizer.n_steps:
             return
         states = {name: self._as_blocks(flat) for name, flat in self.optimizer.state.items()}

@@ -101,6 +101,7 @@ class TrainingLadder(NeuralNet):
                     check_finite([float("nan")], *place)
             except FloatingPointError:
                 self._put_weights(kept)
+                self.optimizer_.state.clear()  # its moments are not finite: training goes on without
                 raise
             is_best, stop = job.monitor.update(train_loss, valid_loss, time.perf_counter() - started)
             kept = self._copy_weights(kept)
