@@ -112,16 +112,37 @@ def test_more_tasks_than_can_begin_at_a_time():
     assert sum(group.n_models for group in report.groups) == 600
 
 
-def test_the_queue_runs_inner_tasks_before_outer_ones(monkeypatch):
-    """Outer tasks wait for inner ones, so an inner one that waits behind outer ones would wait for ever."""
+def test_inner_tasks_begin_where_outer_ones_fill_all_places(monkeypatch):
+    """Outer tasks wait for inner ones: they must make room for them, and the inner ones come before further outer ones."""
     monkeypatch.setattr(rendezvous_module, "FIRST_TASKS", 2)
     monkeypatch.setattr(rendezvous_module, "MOST_TASKS", 2)
+    begun, most, lock = [], [], threading.Lock()
 
     def outer(i):
-        return [net.n_iter_ for net in Parallel()(delayed(fit)(seed) for seed in range(4))]
+        with lock:
+            begun.append(i)
+            most.append(len(begun))
+        found = [net.n_iter_ for net in Parallel()(delayed(fit)(seed) for seed in range(4))]
+        with lock:
+            begun.remove(i)
+        return found
 
-    found, _ = within(30, lambda: fused(lambda: Parallel()(delayed(outer)(i) for i in range(6))))
-    assert found == [[2] * 4] * 6
+    found, _ = within(30, lambda: fused(lambda: Parallel()(delayed(outer)(i) for i in range(12)), inner_max_num_threads=1))
+    assert found == [[2] * 4] * 12
+    assert max(most) < 12
+
+
+def test_a_task_is_active_again_as_soon_as_its_inner_tasks_are_done():
+    """joblib looks for results every ten milliseconds only; nobody may train meanwhile without those that wait for them."""
+
+    def outer(i):
+        time.sleep(0.003 * i)  # so that each looks at times of its own
+        Parallel()(delayed(fit)(seed) for seed in range(2))
+        return fit(i)
+
+    for _ in range(3):
+        _, report = within(30, lambda: fused(lambda: Parallel()(delayed(outer)(i) for i in range(6))))
+        assert [group.n_models for group in report.groups] == [12, 6]
 
 
 def test_a_fit_in_a_thread_of_the_users_own_trains_alone():
