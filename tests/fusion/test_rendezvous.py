@@ -302,5 +302,13 @@ def test_a_fault_of_ours_leaves_no_task_waiting(monkeypatch, caplog):
 
 def test_the_number_of_threads_of_torch_is_put_back():
     before = torch.get_num_threads()
-    fused(lambda: Parallel()(delayed(fit)(seed) for seed in range(3)))
-    assert torch.get_num_threads() == before
+    torch.set_num_threads(2)
+    try:
+        fused(lambda: Parallel()(delayed(fit)(seed) for seed in range(3)))
+        seen = [torch.get_num_threads()]
+        later = threading.Thread(target=lambda: seen.append(torch.get_num_threads()))  # each thread has its own copy
+        later.start()
+        later.join()
+        assert seen == [2, 2]
+    finally:
+        torch.set_num_threads(before)
