@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager
 
-import cloudpickle
 import torch
 from joblib import cpu_count, register_parallel_backend
 from joblib.externals.loky import get_reusable_executor
@@ -213,8 +212,7 @@ class _ProcessesCall:
             tasks, self.collected = self.collected, []
         shares = [tasks[i :: self.n_processes] for i in range(self.n_processes)]
         for share in filter(None, shares):
-            content = cloudpickle.dumps([func for func, _ in share])
-            carried = self.executor.submit(_run_share, content, *self.settings)
+            carried = self.executor.submit(_run_share, [func for func, _ in share], *self.settings)
             with self.lock:
                 self.under_way.append(carried)
             carried.add_done_callback(lambda done, share=share: self._take_back(done, share))
@@ -223,7 +221,7 @@ class _ProcessesCall:
         if self.cancelled:
             return
         try:
-            outcomes, report = cloudpickle.loads(done.result())
+            outcomes, report = done.result()
             self.report.merge(report)
         except BaseException as error:
             outcomes = [(False, error)] * len(share)
@@ -246,9 +244,8 @@ class _ProcessesCall:
         set_last_report(self.report)
 
 
-def _run_share(content: bytes, n_threads: int, memory_limit: int) -> bytes:
+def _run_share(functions: list[Callable], n_threads: int, memory_limit: int) -> tuple[list, FusionReport]:
     """Run tasks in a worker process; give outcomes and a report."""
-    functions = cloudpickle.loads(content)
     before = torch.get_num_threads()
     if os.environ.get("OMP_NUM_THREADS") is None:
         torch.set_num_threads(n_threads)
@@ -263,7 +260,7 @@ def _run_share(content: bytes, n_threads: int, memory_limit: int) -> bytes:
     finally:
         report = rendezvous.close()
         torch.set_num_threads(before)
-    return cloudpickle.dumps((outcomes, report))
+    return outcomes, report
 
 
 register_parallel_backend("skpt", FusedBackend)

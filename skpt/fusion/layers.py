@@ -1,8 +1,9 @@
 """Layers, losses and their gradients for many models at once, written out.
 
 A stack of M models computes with tensors of shape (n_models, n_rows, n_features): one batched matrix product does the work
-of M small ones. Each model's numbers are those it would compute alone, bit for bit, because a batched product computes
-each of its products by itself. Gradients are written out by hand: for such layers autograd costs several times more than
+of M small ones. Each model's numbers are those it would compute alone, because a batched product computes each of its
+products by itself: bit for bit where the sizes of layers and batches are multiples of the processor's vectors, to a last
+bit or so where they are not. Gradients are written out by hand: for such layers autograd costs several times more than
 the arithmetic.
 
 The last linear layer puts the classes before the rows, (n_models, n_outputs, n_rows): a softmax over an axis of ten

@@ -30,6 +30,10 @@ __all__ = ["Stack", "group_key", "train_stack", "why_not_stacked"]
 # a stack. A model alone fills up too: its numbers must not depend on its company.
 ROW_MULTIPLE = 8
 
+# All weights of a stack are filled up to a multiple of this. Torch handles the last few numbers of a tensor one by one, and
+# they round otherwise than those before: a model's numbers must not depend on where in the tensor they lie.
+VECTOR = 64
+
 # Steps between two looks at the losses, where nothing is to be decided after each epoch.
 STEPS_AT_ONCE = 64
 
@@ -165,9 +169,11 @@ class Stack:
         self.shapes = [p.shape for p in per_model[0]]
         n_models, device = len(self.jobs), per_model[0][0].device
         sizes = [n_models * shape.numel() for shape in self.shapes]
-        self.params, self.grads = torch.empty(sum(sizes), device=device), torch.zeros(sum(sizes), device=device)
-        self.blocks = [b.view(n_models, *s) for b, s in zip(self.params.split(sizes), self.shapes, strict=True)]
-        grad_blocks = [b.view(n_models, *s) for b, s in zip(self.grads.split(sizes), self.shapes, strict=True)]
+        self.n_filling = -sum(sizes) % VECTOR
+        length = sum(sizes) + self.n_filling
+        self.params, self.grads = torch.zeros(length, device=device), torch.zeros(length, device=device)
+        self.blocks = [b.view(n_models, *s) for b, s in zip(_split(self.params, sizes), self.shapes, strict=True)]
+        grad_blocks = [b.view(n_models, *s) for b, s in zip(_split(self.grads, sizes), self.shapes, strict=True)]
         for i, block in enumerate(self.blocks):
             torch.stack([params[i].detach() for params in per_model], out=block)
         self.grad_blocks = grad_blocks
@@ -263,11 +269,12 @@ class Stack:
         if all(value == values[0] for value in values):
             return float(values[0])
         per_model = self.params.new_tensor(values)
-        return torch.cat([per_model.view(-1, *[1] * len(s)).expand(-1, *s).reshape(-1) for s in self.shapes])
+        parts = [per_model.view(-1, *[1] * len(s)).expand(-1, *s).reshape(-1) for s in self.shapes]
+        return torch.cat([*parts, per_model.new_zeros(self.n_filling)])
 
     def _as_blocks(self, flat: Tensor) -> list[Tensor]:
         n_models = len(self.jobs)
-        parts = flat.split([n_models * shape.numel() for shape in self.shapes])
+        parts = _split(flat, [n_models * shape.numel() for shape in self.shapes])
         return [part.view(n_models, *shape) for part, shape in zip(parts, self.shapes, strict=True)]
 
     def _changing(self) -> list[Tensor]:
@@ -522,6 +529,10 @@ def train_stack(jobs: Sequence[TrainingJob], is_cancelled: Callable[[], bool] = 
     """
     with threads_for(jobs[0]):
         Stack(jobs, is_cancelled).train()
+
+
+def _split(flat: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
+    return flat[: sum(sizes)].split(sizes)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
