@@ -201,7 +201,7 @@ class Rendezvous:
                 self._n_active -= 1
                 self._give_turn()
                 self._stop_started()
-                self._changed.notify_all()
+                self._tell_coordinator()
 
     def _end_waiting(self, call: InnerCall) -> None:
         """The task that waits for this call is active again, though it may take a while to notice."""
@@ -256,6 +256,11 @@ class Rendezvous:
         else:
             self._n_running -= 1
 
+    def _tell_coordinator(self) -> None:
+        """Wake the only one who waits for a change, if there may be something to train."""
+        if self._n_active == 0:
+            self._changed.notify_all()
+
     @contextmanager
     def dispatching(self) -> Iterator[None]:
         """Nothing trains while tasks are still being handed in."""
@@ -266,7 +271,7 @@ class Rendezvous:
         finally:
             with self._changed:
                 self._n_active -= 1
-                self._changed.notify_all()
+                self._tell_coordinator()
 
     @contextmanager
     def suspended(self, call: InnerCall) -> Iterator[None]:
@@ -277,7 +282,7 @@ class Rendezvous:
                 self._n_active -= 1
             self._give_turn()
             self._stop_started()
-            self._changed.notify_all()
+            self._tell_coordinator()
         try:
             yield
         finally:
@@ -309,7 +314,7 @@ class Rendezvous:
             self._waiting.append(ticket)
             self._n_active -= 1
             self._give_turn()
-            self._changed.notify_all()
+            self._tell_coordinator()
         ticket.done.wait()
         self._take_turn()
 

@@ -401,6 +401,7 @@ INTERRUPTED = """
     if __name__ == "__main__":
         X = np.random.default_rng(0).standard_normal((64, 4))
         filters, n_threads = list(warnings.filters), torch.get_num_threads()
+        {net}((8,), max_epochs=1, random_state=0).fit(X, X[:, 0])  # torch imports a lot for its first optimizer
         net = {net}((8,), max_epochs=10_000_000, random_state=0)
         try:
             with joblib.parallel_config("skpt", n_jobs={n_jobs}):
@@ -443,7 +444,7 @@ def test_ctrl_c_ends_a_search(tmp_path, net, work, n_jobs):
             process.kill()
     assert line.startswith("interrupted"), errors
     assert process.returncode == 0, errors
-    assert seconds < 2, seconds
+    assert seconds < 5, seconds  # idle: 0.1
     deadline = time.perf_counter() + 2
     while left := [pid for pid in line.split()[1:] if os.path.exists(f"/proc/{pid}")]:
         assert time.perf_counter() < deadline, [Path(f"/proc/{pid}/cmdline").read_text() for pid in left]
