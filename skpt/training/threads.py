@@ -17,30 +17,40 @@ __all__ = ["one_thread", "threads_for"]
 WORTH_SHARING = 100_000_000
 
 _lock = threading.Lock()
-_depth = 0
-_before = 1
+_local = threading.local()
+_n_inside = 0
+_count_outside = 1
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
     """Let torch compute in the calling thread alone; may be nested and entered by several threads.
 
-    The count is torch's own, for the whole process, so other threads are affected as long as any is inside.
+    Torch's count is each thread's own. A new thread starts with the count that was set last in any, so one that starts
+    while another is inside takes its one: it is given the count from before instead.
     """
-    global _depth, _before
+    global _n_inside, _count_outside
+    if getattr(_local, "is_inside", False):
+        yield
+        return
     with _lock:
-        if _depth == 0:
-            _before = torch.get_num_threads()
-            if _before != 1:
-                torch.set_num_threads(1)
-        _depth += 1
+        count = torch.get_num_threads()
+        if _n_inside == 0:
+            _count_outside = count
+        elif count == 1:
+            count = _count_outside
+        _n_inside += 1
+        if count != 1:
+            torch.set_num_threads(1)
+    _local.is_inside = True
     try:
         yield
     finally:
+        _local.is_inside = False
         with _lock:
-            _depth -= 1
-            if _depth == 0 and _before != 1:
-                torch.set_num_threads(_before)
+            _n_inside -= 1
+            if count != 1:
+                torch.set_num_threads(count)
 
 
 def threads_for(job: TrainingJob) -> AbstractContextManager:
