@@ -1,0 +1,76 @@
+"""Features: scaling as scikit-learn's StandardScaler, and numbers that fit float32."""
+
+import numpy as np
+import pytest
+from scipy import sparse
+from sklearn.preprocessing import StandardScaler
+
+from skpt.exceptions import InvalidInputError
+from skpt.training.features import FeatureScaler, to_float32
+
+X = np.random.default_rng(0).standard_normal((50, 4)) * [1, 1e-6, 1e6, 3] + [0, 5, 1e6, 0]
+
+
+@pytest.mark.parametrize("weight", [None, np.linspace(0.1, 3, 50)])
+def test_scaling_is_that_of_standard_scaler(weight):
+    oracle = StandardScaler().fit(X, sample_weight=weight)
+    scaler = FeatureScaler.from_rows(X, weight)
+    np.testing.assert_allclose(scaler.mean, oracle.mean_, atol=1e-12)
+    np.testing.assert_allclose(scaler.scale, oracle.scale_)
+    np.testing.assert_allclose(scaler(X), oracle.transform(X), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("weight", [None, np.linspace(0.1, 3, 50)])
+def test_sparse_features_are_scaled_alike_and_not_centred(weight):
+    dense = FeatureScaler.from_rows(X, weight)
+    scaler = FeatureScaler.from_rows(sparse.csr_array(X), weight)
+    np.testing.assert_allclose(scaler.scale[[0, 3]], dense.scale[[0, 3]])
+    assert not scaler.mean.any()
+    scaled = scaler(sparse.csr_array(X))
+    assert sparse.issparse(scaled)
+    np.testing.assert_allclose(scaled.toarray(), X / scaler.scale)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("constant", [0.0, 1.0, 0.1, 1e8, -3e-20])
+def test_a_constant_feature_keeps_the_scale_one(dtype, constant):
+    column = np.full((1000, 1), constant, dtype=dtype)
+    assert FeatureScaler.from_rows(column, None).scale.tolist() == [1.0]
+    assert FeatureScaler.from_rows(column, np.linspace(0.1, 3, 1000)).scale.tolist() == [1.0]
+    assert FeatureScaler.from_rows(sparse.csr_array(column), None).scale.tolist() == [1.0]
+
+
+def test_a_scaler_goes_through_json_types():
+    scaler = FeatureScaler.from_rows(X, None)
+    again = FeatureScaler(**scaler.to_dict())
+    np.testing.assert_array_equal(again(X), scaler(X))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32, np.int32, bool])
+def test_numbers_become_float32_and_are_not_written_to(dtype):
+    numbers = (np.arange(6).reshape(2, 3) % 2).astype(dtype)
+    numbers.setflags(write=False)
+    tensor = to_float32(numbers)
+    assert tensor.tolist() == [[0.0, 1.0, 0.0], [1.0, 0.0, 1.0]]
+    tensor.zero_()
+    assert numbers.any()
+    assert to_float32(sparse.csr_array(numbers)).dtype == np.float32
+
+
+def test_float32_is_shared_where_it_can_be():
+    numbers = np.ones((2, 3), dtype=np.float32)
+    assert to_float32(numbers).data_ptr() == numbers.ctypes.data
+    assert to_float32(numbers.T).is_contiguous()
+
+
+@pytest.mark.parametrize("large", [1e39, -1e39, 1e300])
+def test_numbers_that_do_not_fit_are_errors(large):
+    numbers = X.copy()
+    numbers[3, 2] = large
+    for form in (np.asarray, sparse.csr_array):
+        with pytest.raises(InvalidInputError, match="infinity or a value too large"):
+            to_float32(form(numbers))
+    if abs(large) == 1e300:
+        with pytest.raises(InvalidInputError, match="infinity or a value too large"):
+            FeatureScaler.from_rows(numbers, None)
+    to_float32(np.full((10**5, 1), 3e38)), "a sum that is too large is no number that is"
