@@ -75,8 +75,9 @@ class EpochReporter:
         """Append the epochs that the history does not hold yet."""
         history = self.estimator.history_
         for i in range(len(history) - self.n_before, len(self.monitor.train_loss)):
-            history.append({"batches": []})
-            self.fill_row(history[-1], i)
+            row = {"batches": []}
+            self.fill_row(row, i)
+            history.append(row)
 
     def fill_row(self, row: dict, i: int = -1) -> None:
         """Write what the monitor knows of an epoch into its row.
