@@ -12,7 +12,7 @@ import copy
 import inspect
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -33,6 +33,7 @@ from skorch.dataset import Dataset as SkorchDataset
 from skorch.history import History
 from skorch.utils import is_dataset, to_device
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from skpt._compat import (
     Interval,
@@ -652,6 +653,8 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
                     group["lr"] = lr
             self.schedule_ = schedule
             self._initialize_callbacks()
+        if valid is None:
+            self._check_no_callback_needs_validation()
         return TrainingJob(
             module=self.module_,
             train=batches,
@@ -664,6 +667,14 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             max_grad_norm=self.max_grad_norm,
             owner=type(self).__name__,
         )
+
+    def _check_no_callback_needs_validation(self) -> None:
+        for name, callback in self.callbacks_:
+            if getattr(callback, "monitor", None) in ("valid_loss", "valid_loss_best"):
+                raise InvalidInputError(
+                    f"The callback {name!r} watches {callback.monitor!r}, and there is no validation set. Pass X_val and y_val "
+                    "to fit, set early_stopping=True, which holds rows out, or give the callback monitor='train_loss'."
+                )
 
     def _user_datasets(self, X, y, X_val, y_val, data: _Rows, valid: _Rows | None) -> dict[str, Any]:
         """Give callbacks the rows as the user gave them, so that they can predict and score."""
@@ -1129,7 +1140,13 @@ def _balanced_weight(y: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
 
 
 def _unpack(X, y) -> tuple[Any, Any]:
-    """Take torch's tensors and Datasets for what they hold."""
+    """Take torch's tensors and Datasets, and skorch's slices of Datasets, for what they hold."""
+    if isinstance(X, DataLoader):
+        raise InvalidInputError(
+            "X must be an array or a torch Dataset. Got a DataLoader. Pass its dataset, and iterator_train=DataLoader to the "
+            "estimator if the loader matters."
+        )
+    X, y = (np.stack([np.asarray(item) for item in a]) if _is_lazy(a) else a for a in (X, y))
     if is_dataset(X):
         items = [X[i] for i in range(len(X))]
         paired = bool(items) and isinstance(items[0], (tuple, list))
@@ -1137,6 +1154,11 @@ def _unpack(X, y) -> tuple[Any, Any]:
             y = np.stack([np.asarray(item[1]) for item in items])
         X = np.stack([np.asarray(item[0] if paired else item) for item in items])
     return _as_numpy(X), _as_numpy(y)
+
+
+def _is_lazy(a) -> bool:
+    """Whether it is a sequence that makes its items when asked, such as skorch's SliceDataset."""
+    return isinstance(a, Sequence) and not isinstance(a, (list, tuple, str)) and len(a) > 0
 
 
 def _in_parts(X, n_rows: int) -> Iterator:

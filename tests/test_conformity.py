@@ -16,11 +16,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from sklearn.base import is_classifier
+from sklearn.base import clone, is_classifier
 from sklearn.compose import make_column_transformer
+from sklearn.model_selection import cross_val_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
+from skorch.callbacks import EarlyStopping
+from skorch.helper import SliceDataset
+from torch.utils.data import DataLoader, TensorDataset
 
+from skpt import LinearRegressor, MLPRegressor
 from skpt.exceptions import DivergedError, InvalidInputError, NotConvergedWarning, UnknownParameterError
 from tests.conformity.factory import make
 
@@ -232,3 +237,33 @@ def test_a_regressor_reads_numbers_of_text_and_refuses_words(name, dtype):
     np.testing.assert_array_equal(make()[name].fit(X, y.astype(str).astype(dtype)).predict(X), as_numbers)
     with pytest.raises(InvalidInputError, match=r"needs numbers in y. Got text, for example 'low'"):
         make()[name].fit(X, np.where(y > 0, "high", "low").astype(dtype)[np.argsort(y)])
+
+
+def test_a_function_is_no_activation_and_no_criterion_but_a_layer_is_one():
+    X, y = rows(50)
+    net = MLPRegressor(max_epochs=3, random_state=0)
+    by_class = clone(net).set_params(activation=torch.nn.Tanh).fit(X, y)
+    by_instance = clone(net).set_params(activation=torch.nn.Tanh()).fit(X, y)
+    np.testing.assert_array_equal(by_instance.predict(X), by_class.predict(X))
+    with pytest.raises(ValueError, match=r"activation must be one of .* or a class of torch.nn.Module"):
+        clone(net).set_params(activation=torch.tanh).fit(X, y)
+    with pytest.raises(ValueError, match="'criterion' parameter must be a name, a class"):
+        clone(net).set_params(criterion=torch.nn.functional.mse_loss).fit(X, y)
+
+
+def test_datasets_go_through_cross_validation_in_skorchs_slices():
+    X, y = (a.astype(np.float32) for a in rows(60))
+    dataset = TensorDataset(torch.tensor(X), torch.tensor(y))
+    sliced = cross_val_score(LinearRegressor(random_state=0), SliceDataset(dataset), SliceDataset(dataset, 1), cv=3)
+    np.testing.assert_allclose(sliced, cross_val_score(LinearRegressor(random_state=0), X, y, cv=3), rtol=1e-6)
+    with pytest.raises(InvalidInputError, match=r"Got a DataLoader. Pass its dataset"):
+        LinearRegressor().fit(DataLoader(dataset))
+
+
+def test_a_callback_that_watches_validation_without_any_is_refused(case):
+    """skorch holds rows out of its own accord, so that its users expect a valid_loss; skpt never does."""
+    estimator, X, y = case
+    estimator.set_params(max_epochs=5, callbacks=[EarlyStopping(patience=2)])
+    with pytest.raises(InvalidInputError, match="'EarlyStopping' watches 'valid_loss', and there is no validation set"):
+        estimator.fit(X, y)
+    assert estimator.fit(X, y, X_val=X, y_val=y).n_iter_ <= 5

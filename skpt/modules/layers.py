@@ -7,8 +7,10 @@ where none was given), batch normalisation takes sample weights, and a linear la
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
+from contextlib import suppress
 
 import torch
 from torch import Tensor, nn
@@ -92,7 +94,7 @@ def make_activation(activation: str | Callable[[], nn.Module]) -> nn.Module:
     ----------
     activation : str or callable
         A name of `ACTIVATIONS`, or a callable without arguments that gives an elementwise ``nn.Module``, such as a class
-        or a ``functools.partial`` of one.
+        or a ``functools.partial`` of one. An ``nn.Module`` is copied.
 
     Returns
     -------
@@ -102,13 +104,22 @@ def make_activation(activation: str | Callable[[], nn.Module]) -> nn.Module:
     Raises
     ------
     ValueError
-        If the name is unknown.
+        If the name is unknown, or what was given makes no layer.
     """
+    if isinstance(activation, nn.Module):
+        return copy.deepcopy(activation)
+    if isinstance(activation, str) and activation in ACTIVATIONS:
+        return ACTIVATIONS[activation]()
+    made = None
     if not isinstance(activation, str):
-        return activation()
-    if activation not in ACTIVATIONS:
-        raise ValueError(f"activation must be one of {sorted(ACTIVATIONS)} or an nn.Module class. Got {activation!r}.")
-    return ACTIVATIONS[activation]()
+        with suppress(TypeError):  # a function of a tensor, not of nothing
+            made = activation()
+    if not isinstance(made, nn.Module):
+        raise ValueError(
+            f"activation must be one of {sorted(ACTIVATIONS)} or a class of torch.nn.Module, such as torch.nn.ReLU. "
+            f"Got {activation!r}."
+        )
+    return made
 
 
 class Linear(nn.Linear):

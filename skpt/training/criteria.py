@@ -88,6 +88,8 @@ def build_criterion(criterion, params: Mapping) -> nn.Module:
 
     Raises
     ------
+    ValueError
+        If it makes no module.
     UnknownParameterError
         If the class has no such parameter.
     """
@@ -98,7 +100,18 @@ def build_criterion(criterion, params: Mapping) -> nn.Module:
     params = dict(params)
     if "reduction" in (accepted_arguments(cls) or ()):
         params.setdefault("reduction", "none")
-    return cls(**params)
+    try:
+        made = cls(**params)
+    except TypeError as error:
+        if isinstance(cls, type):
+            raise
+        made = error
+    if not isinstance(made, nn.Module):
+        raise ValueError(
+            "The 'criterion' parameter must be a name, a class of torch.nn.Module, or what makes one without arguments. Got "
+            f"{criterion!r} instead. Pass a class, such as torch.nn.MSELoss."
+        )
+    return made
 
 
 def takes_class_index(criterion) -> bool:

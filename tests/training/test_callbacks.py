@@ -20,10 +20,10 @@ def recorded(net, X, y):
 @pytest.mark.parametrize(
     ("net", "data"),
     [
-        (LinearRegressor(max_epochs=4, random_state=0), load_cars(return_X_y=True)),
-        (LinearRegressor(max_epochs=4, random_state=0, batch_norm=True), load_cars(return_X_y=True)),
-        (LinearRegressor(max_epochs=4, random_state=0), make_regression(60, 3, n_targets=2, random_state=0)),
-        (LinearClassifier(max_epochs=4, random_state=0), load_iris(return_X_y=True)),
+        (LinearRegressor(max_epochs=4, optimizer="adam", random_state=0), load_cars(return_X_y=True)),
+        (LinearRegressor(max_epochs=4, optimizer="adam", random_state=0, batch_norm=True), load_cars(return_X_y=True)),
+        (LinearRegressor(max_epochs=4, optimizer="adam", random_state=0), make_regression(60, 3, n_targets=2, random_state=0)),
+        (LinearClassifier(max_epochs=4, optimizer="adam", random_state=0), load_iris(return_X_y=True)),
     ],
 )
 def test_record_of_an_epoch_is_what_so_many_epochs_give(net, data):
