@@ -125,11 +125,13 @@ class StackedLinear:
 class StackedActivation:
     """An elementwise function; its parameters are the same in all models.
 
-    The last one's values are copied, because the loss may overwrite what it is given.
+    It may overwrite its input, unless that is what another activation gave and needs for its gradient, or the data. The
+    last one's values are copied, because the loss may overwrite what it is given.
     """
 
-    def __init__(self, layer: nn.Module, *, last: bool = False):
+    def __init__(self, layer: nn.Module, *, last: bool = False, after=None):
         self.layer, self.last = layer, last
+        self.copies = after is None or isinstance(after, StackedActivation)
         written_out = ELEMENTWISE[type(layer)]
         self.forward = self._autograd_forward if written_out is None else self._forward
         self.backward = self._autograd_backward if written_out is None else self._backward
@@ -137,7 +139,7 @@ class StackedActivation:
 
     def _forward(self, x: Tensor, rows: Rows) -> Tensor:
         self.x = x
-        self.y = self.function(self.layer, x)
+        self.y = self.function(self.layer, x.clone() if self.copies else x)
         return self.y.clone() if self.last else self.y
 
     def _backward(self, g: Tensor, rows: Rows) -> Tensor:
@@ -238,7 +240,7 @@ class StackedBatchNorm:
         return [self.running_mean, self.running_var]
 
 
-def stack_layer(layers: list[nn.Module], blocks: list[tuple[Tensor, Tensor]], *, last: bool):
+def stack_layer(layers: list[nn.Module], blocks: list[tuple[Tensor, Tensor]], *, last: bool, after=None):
     """Make one stacked layer of the models' layers of one position.
 
     Parameters
@@ -249,6 +251,8 @@ def stack_layer(layers: list[nn.Module], blocks: list[tuple[Tensor, Tensor]], *,
         Weights and gradients of each parameter, models first.
     last : bool
         Whether it is the last linear layer, or follows it.
+    after : object, default=None
+        The stacked layer before it. None for the first.
 
     Returns
     -------
@@ -267,7 +271,7 @@ def stack_layer(layers: list[nn.Module], blocks: list[tuple[Tensor, Tensor]], *,
         return StackedDropout(layers)
     if isinstance(layer, Affine):
         return StackedAffine(layers)
-    return StackedActivation(layer, last=last)
+    return StackedActivation(layer, last=last, after=after)
 
 
 class StackedLoss:

@@ -64,6 +64,8 @@ def why_not_stacked(job: TrainingJob) -> str | None:
             return f"a layer of class {type(layer).__name__}"
         if type(layer) is BatchNorm1d and not (layer.affine and layer.track_running_stats and layer.momentum):
             return "batch normalisation with settings of its own"
+    if len(set(module)) < len(module):
+        return "a layer that occurs twice"
     linear = [i for i, layer in enumerate(module) if type(layer) is Linear]
     if not linear or any(isinstance(layer, (BatchNorm1d, Dropout)) for layer in list(module)[linear[-1] + 1 :]):
         return "layers other than activations after the last linear one"
@@ -80,7 +82,7 @@ def why_not_stacked(job: TrainingJob) -> str | None:
         return "an optimizer of other weights than the module's"
     if type(job.criterion).__module__ != nn.modules.loss.__name__ or job.criterion.reduction != "none":
         return f"the criterion {type(job.criterion).__name__}"
-    if isinstance(getattr(job.criterion, "weight", None), Tensor) or list(job.criterion.parameters()):
+    if list(job.criterion.parameters()) or list(job.criterion.buffers()):
         return "a criterion with tensors of its own"
     if y.ndim > 1 and takes_class_index(job.criterion):
         return "targets that are not class numbers"
@@ -185,7 +187,8 @@ class Stack:
         self.layers = []
         for i, (name, layer) in enumerate(self.jobs[0].module.named_children()):
             blocks = [by_name[f"{name}.{p}"] for p, _ in layer.named_parameters()]
-            self.layers.append(stack_layer([c[i] for c in children], blocks, last=i >= last))
+            after = self.layers[-1] if self.layers else None
+            self.layers.append(stack_layer([c[i] for c in children], blocks, last=i >= last, after=after))
         # Nothing before the first layer with weights needs a gradient.
         self.first = next(i for i, layer in enumerate(self.layers) if isinstance(layer, (StackedLinear, StackedBatchNorm)))
         if isinstance(self.layers[self.first], StackedLinear):
