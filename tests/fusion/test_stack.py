@@ -12,10 +12,12 @@ from skpt.exceptions import DivergedError
 from skpt.fusion.grouping import make_groups
 from skpt.fusion.layers import ELEMENTWISE
 from skpt.fusion.stack import Stack, group_key, train_stack, why_not_stacked
-from skpt.modules import ACTIVATIONS, MLPModule
+from skpt.modules import ACTIVATIONS, BatchNorm1d, Dropout, FeedForward, Linear, MLPModule
 from skpt.training.batches import Batches
 from skpt.training.criteria import build_criterion, mean_loss
 from skpt.training.job import TrainingJob
+from skpt.training.monitor import Monitor
+from skpt.training.schedules import find_schedule
 
 OPTIMIZERS = {
     "sgd": lambda p: optim.SGD(p, lr=0.05),
@@ -68,9 +70,7 @@ def make_job(
 ):
     generator = torch.Generator().manual_seed(seed)
     cls, params, kind = CRITERIA[criterion]
-    module = MLPModule(
-        n_features, n_outputs, hidden, activation=activation, batch_norm=batch_norm, generator=generator
-    )
+    module = MLPModule(n_features, n_outputs, hidden, activation=activation, batch_norm=batch_norm, generator=generator)
     weight = None
     if weighted:
         weight = torch.rand(n_samples, generator=generator) + 0.1
@@ -223,6 +223,186 @@ def test_who_diverges_leaves_the_others_alone():
     assert all(torch.isfinite(t).all() for t in state(bad))
     for a, b in zip(state(good), state(reference), strict=True):
         assert torch.equal(a, b)
+    assert good.monitor.train_loss == reference.monitor.train_loss
+
+
+def test_who_diverges_keeps_the_weights_of_the_epoch_before():
+    """In a stack that takes note of several epochs at once, with a model whose loss stays finite."""
+
+    def job(max_epochs):
+        # The loss overflows after some epochs, when the weights have grown by the same factor in each.
+        return make_job(2, max_epochs=max_epochs, lr=100.0, hidden=(), batch_size=37)
+
+    good, bad = make_job(1, max_epochs=40, hidden=(), batch_size=37), job(40)
+    train_stack([good, bad])
+    assert 2 < bad.error.epoch < 40
+    assert len(bad.monitor.train_loss) == bad.error.epoch - 1
+    until_then = job(bad.error.epoch - 1)
+    train_stack([until_then])
+    assert until_then.error is None
+    for a, b in zip(state(bad), state(until_then), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=0)
+    assert not bad.optimizer.state, "its moments would not be finite"
+    assert len(good.monitor.train_loss) == 40
+
+
+def own_job(m, batch_norm):
+    """Jobs of one group that differ in all that is each model's own."""
+    generator, noise, order = (torch.Generator().manual_seed(10 * m + k) for k in range(3))
+    module = MLPModule(
+        4, 3, (6,), dropout=[0.5, 0.2, 0.7][m % 3], batch_norm=batch_norm, generator=generator, noise_generator=noise
+    )
+    n_samples = 40 - m % 4  # in a group, the last batch has room for them all
+    X, y = torch.randn(n_samples, 4, generator=generator), torch.randn(n_samples, 3, generator=generator)
+    weight = torch.rand(n_samples, generator=generator) + 0.1 if m % 2 else None
+    optimizer = optim.Adam(module.parameters(), lr=0.01 * (m + 1), weight_decay=[0.0, 0.01, 0.3][m % 3])
+    n_epochs = 4 + 3 * m
+    schedule = [None, "cosine", "plateau", "one_cycle"][m % 4]
+    valid = Batches(torch.randn(9, 4, generator=generator), torch.randn(9, 3, generator=generator), None, 9)
+    return TrainingJob(
+        module,
+        Batches(X, y, None if weight is None else weight / weight.mean(), 16, order if m % 3 else None),
+        nn.MSELoss(reduction="none"),
+        optimizer,
+        max_epochs=n_epochs,
+        monitor=Monitor(early_stopping=m % 3 == 1, n_iter_no_change=1 + m, tol=0.01),
+        valid=valid if m % 2 else None,
+        schedule=find_schedule(schedule, {}, lr=0.01, n_epochs=n_epochs, n_batches=3, monitor="train_loss"),
+        max_grad_norm=0.1 * (m + 1),
+    )
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_models_of_a_stack_may_differ_in_all_that_is_their_own(batch_norm):
+    """Rates, weight decay, epochs, early stopping, dropout, order, weights, schedules, clipping, numbers of rows."""
+    alone, together = ([own_job(m, batch_norm) for m in range(8)] for _ in range(2))
+    assert len({group_key(job) for job in together}) == 1
+    for job in alone:
+        train_stack([job])
+    train_stack(together)
+    lengths = [len(job.monitor.train_loss) for job in alone]
+    assert len(set(lengths)) > 4 and any(n < job.max_epochs for n, job in zip(lengths, alone, strict=True))
+    for a, b in zip(alone, together, strict=True):
+        assert len(a.monitor.train_loss) == len(b.monitor.train_loss)
+        assert a.monitor.best_epoch == b.monitor.best_epoch
+        assert a.monitor.valid_loss == pytest.approx(b.monitor.valid_loss, rel=1e-4)
+        for s, t in zip(state(a), state(b), strict=True):
+            torch.testing.assert_close(s, t, rtol=1e-4, atol=1e-6)
+        assert a.optimizer.param_groups[0]["lr"] == b.optimizer.param_groups[0]["lr"]
+
+
+def test_early_stopping_gives_the_best_weights_back():
+    job = own_job(1, False)
+    job.schedule, job.max_epochs, job.monitor = None, 50, Monitor(early_stopping=True, n_iter_no_change=5)
+    job.valid.y.neg_()
+    train_stack([job])
+    assert job.monitor.best_epoch < len(job.monitor.train_loss) < 50
+    job.module.eval()
+    loss = nn.functional.mse_loss(job.module(job.valid.X), job.valid.y).item()
+    assert loss == pytest.approx(min(job.monitor.valid_loss), rel=1e-5)
+
+
+LAYERS = {
+    "an activation first": lambda: [nn.Tanh(), Linear(4, 3)],
+    "activations after each other": lambda: [Linear(4, 5), nn.Sigmoid(), nn.Tanh(), nn.ReLU(), Linear(5, 3)],
+    "an activation of no effect between": lambda: [Linear(4, 5), nn.Tanh(), nn.Identity(), BatchNorm1d(5), Linear(5, 3)],
+    "activations last": lambda: [Linear(4, 3), nn.Sigmoid(), nn.Tanh()],
+    "linear layers after each other": lambda: [Linear(4, 5), Linear(5, 3)],
+    "batch normalisation first and after an activation": lambda: [
+        BatchNorm1d(4), Linear(4, 5), nn.ReLU(), BatchNorm1d(5), Linear(5, 3),
+    ],
+    "no bias": lambda: [Linear(4, 5, bias=False), nn.ELU(), Linear(5, 3, bias=False)],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("order", LAYERS)
+@pytest.mark.parametrize("batch_size", [8, 37])
+def test_layers_in_any_order(order, batch_size):
+    job = make_job(batch_size=batch_size, n_outputs=3)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        job.module = FeedForward(*LAYERS[order]())
+    job.optimizer = optim.SGD(job.module.parameters(), lr=0.05)
+    X = job.train.X.clone()
+    assert_same_as_loop(job)
+    assert torch.equal(job.train.X, X)
+
+
+def spoil(job, what):
+    """Make a job one that trains alone."""
+    if what == "a module of class Sequential":
+        job.module = nn.Sequential(*job.module)
+    elif what == "inputs that are not dense rows of float32":
+        job.train.X = job.train.X.double()
+    elif what == "a layer of class RReLU":
+        job.module.activation_1 = nn.RReLU()
+    elif what == "a layer that occurs twice":
+        job.module = FeedForward(*[layer := Linear(4, 4), nn.Tanh(), layer])
+    elif what == "batch normalisation with settings of its own":
+        job.module = FeedForward(Linear(4, 4), BatchNorm1d(4, affine=False), Linear(4, 3))
+    elif what == "layers other than activations after the last linear one":
+        job.module.append(Dropout(0.5))
+    elif what == "weights that are frozen or not float32":
+        job.module.hidden_1.weight.requires_grad_(False)
+    elif what == "the optimizer Adadelta":
+        job.optimizer = optim.Adadelta(job.module.parameters())
+    elif what == "optimizer settings of its own":
+        job.optimizer = optim.Adam(job.module.parameters(), amsgrad=True)
+    elif what == "an optimizer of other weights than the module's":
+        job.optimizer = optim.SGD([job.module.output.weight], lr=0.1)
+    elif what == "the criterion MSELoss":
+        job.criterion = nn.MSELoss()
+    elif what == "a criterion with tensors of its own":
+        job.criterion = nn.BCEWithLogitsLoss(pos_weight=torch.ones(3), reduction="none")
+    elif what == "targets that are not class numbers":
+        job.criterion = nn.CrossEntropyLoss(reduction="none")
+    elif what == "a schedule of the momentum":
+        params = {"cycle_momentum": True}
+        job.schedule = find_schedule("one_cycle", params, lr=0.1, n_epochs=3, n_batches=5, monitor="train_loss")
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        "a module of class Sequential",
+        "inputs that are not dense rows of float32",
+        "a layer of class RReLU",
+        "a layer that occurs twice",
+        "batch normalisation with settings of its own",
+        "layers other than activations after the last linear one",
+        "weights that are frozen or not float32",
+        "the optimizer Adadelta",
+        "optimizer settings of its own",
+        "an optimizer of other weights than the module's",
+        "the criterion MSELoss",
+        "a criterion with tensors of its own",
+        "targets that are not class numbers",
+        "a schedule of the momentum",
+    ],
+)
+def test_who_cannot_be_stacked_says_why(what):
+    job = make_job()
+    spoil(job, what)
+    assert why_not_stacked(job) == what
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"hidden": (6,)}, {"hidden": (7,)}),
+        ({"activation": "relu"}, {"activation": "tanh"}),
+        ({"criterion": "huber"}, {"criterion": "mse"}),
+        ({"criterion": "cross_entropy"}, {"criterion": "cross_entropy, smoothed"}),
+        ({"optimizer": "sgd"}, {"optimizer": "sgd, momentum"}),
+        ({"batch_size": 8}, {"batch_size": 9}),
+        ({"n_samples": 37}, {"n_samples": 80}),
+        ({"max_grad_norm": 1.0}, {"max_grad_norm": None}),
+        ({"batch_norm": True}, {"batch_norm": False}),
+    ],
+)
+def test_what_differs_in_structure_is_not_of_one_group(one, other):
+    assert group_key(make_job(1, **one)) == group_key(make_job(2, **one, lr=0.5, max_epochs=9, weighted=True))
+    assert group_key(make_job(**one)) != group_key(make_job(**other))
 
 
 def test_a_cancelled_stack_stops():
