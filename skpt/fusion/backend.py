@@ -182,7 +182,7 @@ class _ProcessesCall:
 
     def __init__(self, executor: Executor | None, n_processes: int, n_threads: int | None, memory_limit: int):
         self.own = executor is None
-        self.executor = executor or get_reusable_executor(max_workers=n_processes)
+        self.executor = executor or get_reusable_executor(max_workers=n_processes, timeout=300)
         self.n_processes = n_processes
         self.settings = (n_threads or max(1, cpu_count() // n_processes), memory_limit)
         self.report = FusionReport()

@@ -400,8 +400,8 @@ INTERRUPTED = """
 
     if __name__ == "__main__":
         X = np.random.default_rng(0).standard_normal((64, 4))
-        filters, n_threads = list(warnings.filters), torch.get_num_threads()
         {net}((8,), max_epochs=1, random_state=0).fit(X, X[:, 0])  # torch imports a lot for its first optimizer
+        filters, n_threads = list(warnings.filters), torch.get_num_threads()
         net = {net}((8,), max_epochs=10_000_000, random_state=0)
         try:
             with joblib.parallel_config("skpt", n_jobs={n_jobs}):
