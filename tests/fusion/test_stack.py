@@ -231,9 +231,9 @@ def test_who_diverges_keeps_the_weights_of_the_epoch_before():
 
     def job(max_epochs):
         # The loss overflows after some epochs, when the weights have grown by the same factor in each.
-        return make_job(2, max_epochs=max_epochs, lr=100.0, hidden=(), batch_size=37)
+        return make_job(2, max_epochs=max_epochs, lr=100.0, hidden=(), batch_size=37, optimizer="sgd, momentum")
 
-    good, bad = make_job(1, max_epochs=40, hidden=(), batch_size=37), job(40)
+    good, bad = make_job(1, max_epochs=40, hidden=(), batch_size=37, optimizer="sgd, momentum"), job(40)
     train_stack([good, bad])
     assert 2 < bad.error.epoch < 40
     assert len(bad.monitor.train_loss) == bad.error.epoch - 1

@@ -7,29 +7,25 @@ import torch
 from torch import nn
 
 from skpt.modules import MLPModule
-from skpt.modules.layers import BatchNorm1d, Dropout, Linear
 
 
 def generator(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def torchs_own(module: MLPModule) -> nn.Sequential:
-    """The same network of torch's layers, with the same weights."""
-    twins = []
-    for layer in module:
-        if isinstance(layer, Linear):
-            twins.append(nn.Linear(layer.in_features, layer.out_features, layer.bias is not None))
-        elif isinstance(layer, BatchNorm1d):
-            twins.append(nn.BatchNorm1d(layer.num_features))
-        elif isinstance(layer, Dropout):
-            twins.append(nn.Dropout(layer.p))
-        else:
-            twins.append(type(layer)())
-    oracle = nn.Sequential(*twins)
-    for weight, theirs in zip(module.state_dict().values(), oracle.state_dict().values(), strict=True):
-        theirs.copy_(weight)
-    return oracle
+TORCHS_OWN = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU}
+
+
+def torchs_own(n_features, n_outputs, hidden_layer_sizes, *, activation, batch_norm, dropout) -> nn.Sequential:
+    """The same network of torch's layers."""
+    layers, n_in = [], n_features
+    for n_units in hidden_layer_sizes:
+        layers.append(nn.Linear(n_in, n_units, bias=not batch_norm))
+        layers += [nn.BatchNorm1d(n_units)] * batch_norm
+        layers.append(TORCHS_OWN[activation]())
+        layers += [nn.Dropout(dropout)] * bool(dropout)
+        n_in = n_units
+    return nn.Sequential(*layers, nn.Linear(n_in, n_outputs))
 
 
 @pytest.mark.parametrize("hidden_layer_sizes", [(), (8,), (8, 6, 4), [5, 5]])
@@ -39,7 +35,10 @@ def torchs_own(module: MLPModule) -> nn.Sequential:
 def test_outputs_and_gradients_are_those_of_torchs_layers(hidden_layer_sizes, activation, batch_norm, dropout):
     parameters = {"activation": activation, "batch_norm": batch_norm, "dropout": dropout}
     module = MLPModule(5, 2, hidden_layer_sizes, **parameters, generator=generator(), noise_generator=generator(1))
-    oracle = torchs_own(module)
+    with torch.random.fork_rng():
+        oracle = torchs_own(5, 2, hidden_layer_sizes, **parameters)
+    for weight, theirs in zip(module.state_dict().values(), oracle.state_dict().values(), strict=True):
+        theirs.copy_(weight)
     X = torch.randn(11, 5, generator=generator(2))
     if dropout:  # random: in evaluation mode only
         module.eval(), oracle.eval()

@@ -77,7 +77,7 @@ def test_weights_are_repetitions(name, weights):
 def test_the_mean_of_batches_is_the_mean_of_all_rows(name):
     """Weights have the mean one over the training rows, not over a batch."""
     outputs, targets = batch(ALL[name], n_rows=8)
-    weight = torch.tensor([0.0, 3.0, 0.5, 0.5, 1.0, 1.0, 1.5, 0.5])
+    weight = torch.tensor([1.0, 3.0, 1.5, 0.5, 0.0, 0.5, 1.0, 0.5])
     criterion = build_criterion(ALL[name], {})
     whole = mean_loss(criterion, outputs, targets, weight)
     halves = [mean_loss(criterion, outputs[rows], targets[rows], weight[rows]) for rows in (slice(0, 4), slice(4, 8))]

@@ -112,6 +112,12 @@ def test_a_hump_is_no_reason_to_warn():
     assert not warns(hump)
 
 
+def test_a_dip_at_the_end_is_no_reason_to_warn():
+    losses = 1 + np.exp(-np.arange(200) / 20)
+    losses[-10:] -= 0.3
+    assert not warns(losses)
+
+
 def test_a_rise_and_few_epochs_never_warn():
     assert not warns(np.linspace(1, 2, 100))
     assert not warns(np.linspace(2, 1, 19))

@@ -3,6 +3,7 @@
 import copy
 import pickle
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -77,7 +78,11 @@ def test_one_thread_borrows_at_a_time():
 
     def work(seed):
         with borrowed_global_generator(torch.Generator().manual_seed(seed)):
-            results[seed] = [torch.rand(1).item() for _ in range(200)]
+            numbers = []
+            for _ in range(20):
+                numbers.append(torch.rand(1).item())
+                time.sleep(0.0005)  # the others run
+            results[seed] = numbers
 
     threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
     for thread in threads:
