@@ -1,7 +1,22 @@
 """PyTorch networks as real scikit-learn estimators and real skorch nets."""
 
-from skpt.estimators import LinearClassifier, LinearRegressor, MLPClassifier, MLPRegressor
+from skpt.estimators import (
+    CNNClassifier,
+    CNNRegressor,
+    LinearClassifier,
+    LinearRegressor,
+    MLPClassifier,
+    MLPRegressor,
+)
 
-__all__ = ["LinearClassifier", "LinearRegressor", "MLPClassifier", "MLPRegressor", "__version__"]
+__all__ = [
+    "CNNClassifier",
+    "CNNRegressor",
+    "LinearClassifier",
+    "LinearRegressor",
+    "MLPClassifier",
+    "MLPRegressor",
+    "__version__",
+]
 
 __version__ = "0.1.0"

@@ -26,7 +26,7 @@ from sklearn.callback import CallbackSupportMixin, with_callbacks
 from sklearn.utils import column_or_1d, compute_class_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_array, check_is_fitted, check_X_y, validate_data
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import PrintLog
 from skorch.dataset import Dataset as SkorchDataset
@@ -45,6 +45,7 @@ from skpt._compat import (
     safe_indexing,
     validate_parameter_constraints,
 )
+from skpt._docstrings import ATTRIBUTES, CLASSIFIER_PARAMETERS, PARAMETERS, REGRESSOR_PARAMETERS, complete_docstring
 from skpt.exceptions import InvalidInputError, NotSizedError, UnknownParameterError, nearest_name
 from skpt.fusion import note_alone, train, why_not_stacked
 from skpt.modules.layers import FeedForward
@@ -101,6 +102,9 @@ _NAMES_ELSEWHERE = {
 _STATE_KEY = "skpt.estimator"  # what an estimator learnt besides weights, as JSON bytes in a file of weights
 _STATE_FORMAT = 1
 
+# Multiplications of a row up to which a network other than a FeedForward predicts in double precision.
+_WORK_IN_DOUBLE = 2_000_000
+
 
 @dataclass
 class _Rows:
@@ -144,6 +148,14 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
 
     _criteria_by_name: dict[str, type[nn.Module]] = {}
 
+    _takes_sparse = True
+    _most_dimensions = 2  # of X
+
+    # What is said of parameters and attributes in every docstring, and in those of a family.
+    _parameter_texts: dict[str, tuple[str, str]] = PARAMETERS
+    _own_texts: dict[str, tuple[str, str]] = {}
+    _own_attribute_texts: dict[str, tuple[str, str]] = {}
+
     _own_constraints: dict = {}
     _parameter_constraints: dict = {
         "criterion": [str, callable],
@@ -178,6 +190,17 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             named = [p for p in signature.parameters.values() if p.kind is not p.VAR_KEYWORD]
             cls.__init__.__signature__ = signature.replace(parameters=named)
             cls._names = sorted(p.name for p in named if p.name != "self")
+            if cls.__module__.startswith("skpt."):
+                cls.__doc__ = complete_docstring(
+                    cls.__doc__, signature, {**cls._parameter_texts, **cls._own_texts}, cls._attributes()
+                )
+
+    @classmethod
+    def _attributes(cls) -> dict[str, tuple[str, str]]:
+        """Give what a docstring says of the attributes."""
+        texts = {name: text for name, text in ATTRIBUTES.items() if name != "classes_" or issubclass(cls, NetClassifier)}
+        texts = {name: (kind, text.format(module=cls.module.__name__)) for name, (kind, text) in texts.items()}
+        return {**texts, **cls._own_attribute_texts}
 
     def _store(self, arguments: dict[str, Any]) -> None:
         """Remember the arguments of a constructor, given as its ``locals()``."""
@@ -268,12 +291,23 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         self._find_optimizer()
         self._find_criterion()
 
+    def _check_integers(self, name: str, value, *, lengths=None, at_least_one: bool = False, example: str) -> None:
+        """Raise unless a parameter is a positive integer or holds positive integers."""
+        sizes = np.atleast_1d(np.asarray(value))
+        right_length = sizes.size in lengths if lengths else sizes.size or not at_least_one
+        if sizes.ndim != 1 or not right_length or (sizes.size and (sizes.dtype.kind not in "iu" or (sizes < 1).any())):
+            raise InvalidInputError(
+                f"The {name!r} parameter of {type(self).__name__} must hold integers in the range [1, inf). Got {value!r} "
+                f"instead. Give for example {example}."
+            )
+
     __repr__ = BaseEstimator.__repr__
     get_metadata_routing = BaseEstimator.get_metadata_routing
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
+        tags.input_tags.sparse = self._takes_sparse
+        tags.input_tags.three_d_array = self._most_dimensions > 2
         return tags
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -402,13 +436,45 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
 
     def _read_X_y(self, X, y, *, reset: bool) -> tuple[Any, np.ndarray]:
         """Check X and y together."""
+        X = self._as_array(X)
+        options = {"multi_output": True, "y_numeric": self._numeric_y, **self._read_options()}
         with self._named_columns(X):
-            return validate_data(self, X, y, reset=reset, multi_output=True, y_numeric=self._numeric_y, **self._read_options())
+            if self._is_deep(X):
+                X, y = check_X_y(X, y, estimator=self, allow_nd=True, **options)
+                if reset:
+                    vars(self).pop("feature_names_in_", None)
+            else:
+                X, y = validate_data(self, X, y, reset=reset, **options)
+        return self._shaped(X, reset=reset), y
 
     def _read_X(self, X):
         """Check X alone, for prediction."""
+        X = self._as_array(X)
         with self._named_columns(X):
-            return validate_data(self, X, reset=False, **self._read_options())
+            if self._is_deep(X):
+                X = check_array(X, estimator=self, allow_nd=True, input_name="X", **self._read_options())
+            else:
+                X = validate_data(self, X, reset=False, **self._read_options())
+        return self._shaped(X, reset=False)
+
+    def _as_array(self, X):
+        """Make an array of what only this family takes."""
+        return X
+
+    def _is_deep(self, X) -> bool:
+        """Whether X has more than two dimensions, and may have them."""
+        if self._most_dimensions <= 2 or sparse.issparse(X):
+            return False
+        if not hasattr(X, "ndim"):
+            try:
+                X = np.asarray(X)
+            except ValueError:
+                return False  # scikit-learn says what is wrong
+        return X.ndim > 2
+
+    def _shaped(self, X, *, reset: bool):
+        """Give checked X the dimensions that the network takes; learn its sizes if `reset`, compare them otherwise."""
+        return X
 
     @contextmanager
     def _named_columns(self, X) -> Iterator[None]:
@@ -429,7 +495,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     _numeric_y = False
 
     def _read_options(self) -> dict[str, Any]:
-        return {"accept_sparse": "csr", "dtype": [np.float64, np.float32]}
+        return {"accept_sparse": "csr" if self._takes_sparse else False, "dtype": [np.float64, np.float32]}
 
     def _split(self, data: _Rows, X_val, y_val) -> tuple[_Rows, _Rows | None]:
         """Give the training and the validation rows."""
@@ -462,8 +528,12 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     def _wants_scaled_features(self) -> bool:
         return self.standardize_features
 
+    def _scaled(self, X):
+        return X if self.scaler_ is None else self.scaler_(X)
+
     def _encode_X(self, X):
-        return to_float32(X if self.scaler_ is None else self.scaler_(X))
+        """Encode checked X, once."""
+        return to_float32(self._scaled(X))
 
     def _batches(self, data: _Rows, *, training: bool) -> Batches:
         """Encode rows and put them where the network is."""
@@ -780,19 +850,33 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     def _outputs(self, X) -> np.ndarray:
         """Give the outputs for prediction, (n_samples, n_outputs)."""
         check_is_fitted(self)
-        exact = isinstance(self.module_, FeedForward) and self.device_.type == "cpu" and not self.replaced_rungs()
-        if not exact:
+        if not self._predicts_in_double():
             return self.forward(X).numpy()
         # In double precision a row's prediction does not depend on what other rows it is predicted with.
         X = self._read_X(_unpack(X, None)[0])
-        X = X if self.scaler_ is None else self.scaler_(X)
         state = {name: t.double() if t.is_floating_point() else t for name, t in self.module_.state_dict().items()}
         with torch.no_grad():
             parts = [
-                torch.func.functional_call(self.module_, state, rows_of(part, slice(None)).double()).numpy()
+                torch.func.functional_call(self.module_, state, self._in_double(part)).numpy()
                 for part in _in_parts(X, rows_at_a_time(X))
             ]
         return np.concatenate(parts)
+
+    def _predicts_in_double(self) -> bool:
+        """Whether a row costs so little that double precision is worth it: a rule of the network, not of the rows."""
+        if self.device_.type != "cpu" or self.replaced_rungs() or not getattr(self.module_, "draws_from_generator", False):
+            return False
+        n_weights = sum(p.numel() for p in self.module_.parameters())
+        return isinstance(self.module_, FeedForward) or n_weights * self._n_positions() <= _WORK_IN_DOUBLE
+
+    def _n_positions(self) -> int:
+        """Give how often a row goes through the same weights: its pixels, or its steps."""
+        return 1
+
+    def _in_double(self, X) -> Tensor:
+        """Encode rows of checked X in double precision."""
+        X = self._scaled(X)
+        return rows_of(X, slice(None)).double() if sparse.issparse(X) else torch.from_numpy(np.array(X, dtype=np.float64))
 
     def predict(self, X):
         """Predict targets in the user's own terms.
@@ -925,6 +1009,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             "feature_names_in": None if names is None else names.tolist(),
             "target": self.target_.to_dict(),
             "scaler": None if self.scaler_ is None else self.scaler_.to_dict(),
+            "input_shape": vars(self).get("input_shape_"),
         }
 
     def _learn_from_dict(self, learnt: dict[str, Any]) -> None:
@@ -941,6 +1026,8 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             self.feature_names_in_ = np.array(learnt["feature_names_in"], dtype=object)
         self.target_ = target_from_dict(learnt["target"])
         self.scaler_ = None if learnt["scaler"] is None else FeatureScaler(**learnt["scaler"])
+        if learnt.get("input_shape") is not None:
+            self.input_shape_ = tuple(learnt["input_shape"])
         self.streams_ = RandomStreams(draw_seed(self.random_state))
 
     def __getstate__(self) -> dict[str, Any]:
@@ -967,6 +1054,7 @@ class NetRegressor(NetEstimator, NeuralNetRegressor):
 
     _numeric_y = True
     _criteria_by_name = REGRESSION_CRITERIA
+    _parameter_texts = {**PARAMETERS, **REGRESSOR_PARAMETERS}
     _parameter_constraints: dict = {
         **NetEstimator._parameter_constraints,
         "standardize_target": ["boolean"],
@@ -1006,6 +1094,7 @@ class NetClassifier(NetEstimator, NeuralNetClassifier):
 
     classes = None
     _criteria_by_name = CLASSIFICATION_CRITERIA
+    _parameter_texts = {**PARAMETERS, **CLASSIFIER_PARAMETERS}
     _parameter_constraints: dict = {
         **NetEstimator._parameter_constraints,
         "class_weight": [dict, StrOptions({"balanced"}), None],
@@ -1146,14 +1235,20 @@ def _unpack(X, y) -> tuple[Any, Any]:
             "X must be an array or a torch Dataset. Got a DataLoader. Pass its dataset, and iterator_train=DataLoader to the "
             "estimator if the loader matters."
         )
-    X, y = (np.stack([np.asarray(item) for item in a]) if _is_lazy(a) else a for a in (X, y))
+    X, y = (_stacked(list(a)) if _is_lazy(a) else a for a in (X, y))
     if is_dataset(X):
         items = [X[i] for i in range(len(X))]
         paired = bool(items) and isinstance(items[0], (tuple, list))
         if y is None and paired:
             y = np.stack([np.asarray(item[1]) for item in items])
-        X = np.stack([np.asarray(item[0] if paired else item) for item in items])
+        X = _stacked([item[0] if paired else item for item in items])
     return _as_numpy(X), _as_numpy(y)
+
+
+def _stacked(items: list):
+    """Items as one array; as a list where they have unequal shapes, as sequences may."""
+    arrays = [np.asarray(item) for item in items]
+    return np.stack(arrays) if len({a.shape for a in arrays}) <= 1 else arrays
 
 
 def _is_lazy(a) -> bool:
@@ -1163,8 +1258,7 @@ def _is_lazy(a) -> bool:
 
 def _in_parts(X, n_rows: int) -> Iterator:
     for start in range(0, X.shape[0], n_rows):
-        part = X[start : start + n_rows]
-        yield part if sparse.issparse(part) else torch.from_numpy(np.array(part, dtype=np.float64))
+        yield X[start : start + n_rows]
 
 
 def _as_numpy(a):

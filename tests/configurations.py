@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from sklearn.base import is_classifier
 
-from skpt import LinearClassifier, LinearRegressor, MLPClassifier, MLPRegressor
+from skpt import CNNClassifier, CNNRegressor, LinearClassifier, LinearRegressor, MLPClassifier, MLPRegressor
 
 _QUICK_SGD = {"optimizer": "sgd", "lr": 0.1, "early_stopping": True, "standardize_features": True}
 _QUICK_DEEP = {"dropout": 0.2, "batch_norm": True, "lr": 0.02, "max_epochs": 80}
 _BALANCED = {"class_weight": "balanced"}
+_SMALL_CNN = {"channels": (8, 8), "hidden_layer_sizes": (16,), "max_epochs": 60}
 
 PARAMETERS: dict[type, dict[str, dict[str, Any]]] = {
     LinearRegressor: {
@@ -38,6 +39,16 @@ PARAMETERS: dict[type, dict[str, dict[str, Any]]] = {
         "default": {},
         "sgd": _QUICK_SGD,
         "deep": {**_QUICK_DEEP, **_BALANCED, "lr": 0.05, "hidden_layer_sizes": (32, 16)},
+    },
+    CNNRegressor: {
+        "default": {},
+        "sgd": {**_QUICK_SGD, "channels": (8,), "hidden_layer_sizes": (16,)},
+        "deep": {**_QUICK_DEEP, **_SMALL_CNN},
+    },
+    CNNClassifier: {
+        "default": {},
+        "sgd": {**_QUICK_SGD, "channels": (8,), "hidden_layer_sizes": (16,)},
+        "deep": {**_QUICK_DEEP, **_BALANCED, **_SMALL_CNN},
     },
 }
 ESTIMATORS = list(PARAMETERS)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = [
     {"exceptions"},
     {"modules", "datasets"},
-    {"_compat"},
+    {"_compat", "_docstrings"},
     {"training"},
     {"fusion"},
     {"base"},

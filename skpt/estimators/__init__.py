@@ -1,6 +1,7 @@
 """The estimators: one family a file, named as the networks in `skpt.modules`."""
 
+from skpt.estimators.cnn import CNNClassifier, CNNRegressor
 from skpt.estimators.linear import LinearClassifier, LinearRegressor
 from skpt.estimators.mlp import MLPClassifier, MLPRegressor
 
-__all__ = ["LinearClassifier", "LinearRegressor", "MLPClassifier", "MLPRegressor"]
+__all__ = ["CNNClassifier", "CNNRegressor", "LinearClassifier", "LinearRegressor", "MLPClassifier", "MLPRegressor"]

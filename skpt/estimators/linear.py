@@ -83,106 +83,30 @@ class LinearRegressor(_Linear, NetRegressor):
         Probability that a feature is dropped in a training step.
     batch_norm : bool, default=False
         Whether the features are batch-normalised first. `coef_` and `intercept_` take it in.
-    initialization : str, default="default"
-        How the first weights are drawn: "default" (torch's), "kaiming_uniform", "kaiming_normal", "xavier_uniform",
-        "xavier_normal", "orthogonal", "uniform", "normal" or "zeros".
-    criterion : {"mse", "l1", "huber", "smooth_l1", "poisson_nll"}, class or instance, default="mse"
-        Loss to minimise: a name, or a class of ``torch.nn.Module`` that takes (outputs, targets). Its own arguments are given
-        as ``criterion__name``.
     optimizer : str or class, default="auto"
         Name of a class of ``torch.optim`` in lower case, or the class. Its own arguments are given as ``optimizer__name``,
         for example ``optimizer__momentum=0.9``. "auto" is "adam" with a
         "cosine" schedule, on standardised features, from the target's mean and in units of its spread: it approaches the exact
         solution on data of any scale.
-    lr : float, default=0.05
-        Learning rate: length of a step. Larger is faster, until training diverges.
-    max_epochs : int, default=200
-        Number of passes over the training rows.
-    batch_size : int or "auto", default="auto"
-        Number of rows that a step is computed from; -1 takes all of them. "auto" takes 32, and from 4,096 rows on more, up
-        to 256.
-    shuffle : bool, default=True
-        Whether the rows are put in a new order in each epoch. Unused where one batch holds them all.
-    weight_decay : float, default=0.0
-        Strength of the L2 penalty, as the optimizer applies it.
     lr_schedule : {"cosine", "plateau", "one_cycle", "step", "exponential", "linear"}, class or None, default=None
         How the learning rate changes while training: a name, or a class of ``torch.optim.lr_scheduler``. Its own arguments
         are given as ``lr_schedule__name``. None keeps it, unless `optimizer` is "auto".
-    max_grad_norm : float or None, default=None
-        Largest norm of the gradient of all weights; a longer one is shortened to it. None leaves it.
-    early_stopping : bool, default=False
-        Whether training ends when the loss on a validation set no longer falls, and the best weights are restored. The set is
-        X_val and y_val of `fit`, or else rows held out.
-    validation_fraction : float in (0, 1), default=0.1
-        Share of the rows held out for early stopping, by class for a classifier. Equal rows stay together. Unused without
-        early stopping, and where X_val is given.
-    n_iter_no_change : int, default=10
-        Number of epochs without improvement after which early stopping ends training.
-    tol : float, default=1e-4
-        Fall of the validation loss that counts as an improvement.
     standardize_features : bool or "auto", default="auto"
         Whether every feature is centred and scaled inside, by the training rows; `coef_` stays in raw units. Sparse features
         are scaled only. "auto" does so where `optimizer` is "auto"; with an optimizer of your choice the raw features are
         descended on, as in a textbook.
-    standardize_target : bool, default=False
-        Whether the target is centred and scaled inside; losses are then in units of its standard deviation.
-    random_state : int, RandomState instance or None, default=None
-        Fixes everything that is random: first weights, order of the rows, dropout, hold-out. No global generator is read or
-        moved; None takes fresh entropy.
-    warm_start : bool, default=False
-        Whether `fit` goes on from the weights that are there.
-    verbose : int, default=0
-        Whether a row is printed for each epoch.
-    device : str, default="auto"
-        Where to compute: "cpu", "cuda", ... "auto" takes a GPU where there is one.
-    callbacks : list or None, default=None
-        Callbacks of skorch, or (name, callback) pairs.
-    iterator_train : callable or None, default=None
-        Makes the iterable over training batches from a Dataset, for example ``torch.utils.data.DataLoader``; its arguments
-        are given as ``iterator_train__name``. None keeps the rows in memory and takes no Python per row.
-    **further
-        Parameters of components by prefix (``optimizer__``, ``criterion__``, ``module__``, ``lr_schedule__``,
-        ``iterator_train__``, ``callbacks__``), and skorch's `iterator_valid`, `compile` and `torch_load_kwargs`.
 
     Attributes
     ----------
-    module_ : torch.nn.Module
-        The network: a `skpt.modules.LinearModule`.
-    history_ : skorch.history.History
-        Losses and times of every epoch; also `history`.
-    n_iter_ : int
-        Number of epochs trained.
-    loss_curve_ : ndarray of shape (n_iter_,)
-        Mean training loss of each epoch, measured while it trained, in the criterion's unit.
-    validation_curve_ : ndarray of shape (n_iter_,)
-        Loss on the validation set after each epoch; empty without one.
-    best_epoch_ : int
-        The epoch of the lowest validation loss (training loss without a validation set), counted from 1.
-    n_features_in_ : int
-        Number of columns of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the columns, where X had names.
     coef_ : ndarray of shape (n_features,) or (n_outputs, n_features)
         Weights of the raw features, in units of y.
     intercept_ : float or ndarray of shape (n_outputs,)
         Prediction where all features are zero.
 
-    Raises
-    ------
-    InvalidInputError
-        By `fit`, if the data cannot be used; the estimator is as it was before.
-    DivergedError
-        By `fit`, if the loss turned NaN or infinite; the last finite weights are kept.
-
     See Also
     --------
     LinearClassifier : The same for classes.
     sklearn.linear_model.LinearRegression : The exact least-squares solution.
-
-    Notes
-    -----
-    An epoch costs O(n_samples * n_weights). Order of the rows, first weights and dropout are random, and fixed by
-    `random_state`; whether a fit runs alone or in a fused search changes nothing.
 
     Examples
     --------
@@ -282,108 +206,29 @@ class LinearClassifier(_Linear, NetClassifier):
         Probability that a feature is dropped in a training step.
     batch_norm : bool, default=False
         Whether the features are batch-normalised first. `coef_` and `intercept_` take it in.
-    initialization : str, default="default"
-        How the first weights are drawn: "default" (torch's), "kaiming_uniform", "kaiming_normal", "xavier_uniform",
-        "xavier_normal", "orthogonal", "uniform", "normal" or "zeros".
-    criterion : {"auto", "cross_entropy", "bce", "multi_margin", "multilabel_soft_margin"}, class or instance, default="auto"
-        Loss to minimise: a name, or a class of ``torch.nn.Module`` that takes (outputs, targets). Its own arguments are given
-        as ``criterion__name``. "auto" takes "bce" for two classes and
-        for several labels per row, "cross_entropy" otherwise.
     optimizer : str or class, default="auto"
         Name of a class of ``torch.optim`` in lower case, or the class. Its own arguments are given as ``optimizer__name``,
         for example ``optimizer__momentum=0.9``. "auto" is "adam" with a
         "cosine" schedule, on standardised features.
-    lr : float, default=0.01
-        Learning rate: length of a step. Larger is faster, until training diverges.
-    max_epochs : int, default=200
-        Number of passes over the training rows.
-    batch_size : int or "auto", default="auto"
-        Number of rows that a step is computed from; -1 takes all of them. "auto" takes 32, and from 4,096 rows on more, up
-        to 256.
-    shuffle : bool, default=True
-        Whether the rows are put in a new order in each epoch. Unused where one batch holds them all.
-    weight_decay : float, default=0.0
-        Strength of the L2 penalty, as the optimizer applies it.
     lr_schedule : {"cosine", "plateau", "one_cycle", "step", "exponential", "linear"}, class or None, default=None
         How the learning rate changes while training: a name, or a class of ``torch.optim.lr_scheduler``. Its own arguments
         are given as ``lr_schedule__name``. None keeps it, unless `optimizer` is "auto".
-    max_grad_norm : float or None, default=None
-        Largest norm of the gradient of all weights; a longer one is shortened to it. None leaves it.
-    early_stopping : bool, default=False
-        Whether training ends when the loss on a validation set no longer falls, and the best weights are restored. The set is
-        X_val and y_val of `fit`, or else rows held out.
-    validation_fraction : float in (0, 1), default=0.1
-        Share of the rows held out for early stopping, by class for a classifier. Equal rows stay together. Unused without
-        early stopping, and where X_val is given.
-    n_iter_no_change : int, default=10
-        Number of epochs without improvement after which early stopping ends training.
-    tol : float, default=1e-4
-        Fall of the validation loss that counts as an improvement.
     standardize_features : bool or "auto", default="auto"
         Whether every feature is centred and scaled inside, by the training rows; `coef_` stays in raw units. Sparse features
         are scaled only. "auto" does so where `optimizer` is "auto"; with an optimizer of your choice the raw features are
         descended on, as in a textbook.
-    class_weight : dict, "balanced" or None, default=None
-        Weights of the classes in the loss, as in scikit-learn.
-    random_state : int, RandomState instance or None, default=None
-        Fixes everything that is random: first weights, order of the rows, dropout, hold-out. No global generator is read or
-        moved; None takes fresh entropy.
-    warm_start : bool, default=False
-        Whether `fit` goes on from the weights that are there.
-    verbose : int, default=0
-        Whether a row is printed for each epoch.
-    device : str, default="auto"
-        Where to compute: "cpu", "cuda", ... "auto" takes a GPU where there is one.
-    callbacks : list or None, default=None
-        Callbacks of skorch, or (name, callback) pairs.
-    iterator_train : callable or None, default=None
-        Makes the iterable over training batches from a Dataset, for example ``torch.utils.data.DataLoader``; its arguments
-        are given as ``iterator_train__name``. None keeps the rows in memory and takes no Python per row.
-    **further
-        Parameters of components by prefix (``optimizer__``, ``criterion__``, ``module__``, ``lr_schedule__``,
-        ``iterator_train__``, ``callbacks__``), and skorch's `iterator_valid`, `compile` and `torch_load_kwargs`.
 
     Attributes
     ----------
-    module_ : torch.nn.Module
-        The network: a `skpt.modules.LinearModule`.
-    history_ : skorch.history.History
-        Losses and times of every epoch; also `history`.
-    n_iter_ : int
-        Number of epochs trained.
-    loss_curve_ : ndarray of shape (n_iter_,)
-        Mean training loss of each epoch, measured while it trained, in the criterion's unit.
-    validation_curve_ : ndarray of shape (n_iter_,)
-        Loss on the validation set after each epoch; empty without one.
-    best_epoch_ : int
-        The epoch of the lowest validation loss (training loss without a validation set), counted from 1.
-    n_features_in_ : int
-        Number of columns of X.
-    feature_names_in_ : ndarray of shape (n_features_in_,)
-        Names of the columns, where X had names.
-    classes_ : ndarray of shape (n_classes,)
-        The class labels, sorted.
     coef_ : ndarray of shape (1, n_features) or (n_classes, n_features)
         Weights of the raw features in the log-odds; one row for two classes.
     intercept_ : ndarray of shape (1,) or (n_classes,)
         Log-odds where all features are zero.
 
-    Raises
-    ------
-    InvalidInputError
-        By `fit`, if the data cannot be used; the estimator is as it was before.
-    DivergedError
-        By `fit`, if the loss turned NaN or infinite; the last finite weights are kept.
-
     See Also
     --------
     LinearRegressor : The same for numbers.
     sklearn.linear_model.LogisticRegression : The exact penalised solution.
-
-    Notes
-    -----
-    An epoch costs O(n_samples * n_weights). Order of the rows, first weights and dropout are random, and fixed by
-    `random_state`; whether a fit runs alone or in a fused search changes nothing.
 
     Examples
     --------

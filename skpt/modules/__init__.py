@@ -1,6 +1,17 @@
 """The torch layer: networks as plain ``nn.Module`` classes, for hand-written loops and for the estimators."""
 
-from skpt.modules.layers import ACTIVATIONS, INITIALIZATIONS, BatchNorm1d, Dropout, FeedForward, Linear
+from skpt.modules.cnn import CNNModule
+from skpt.modules.layers import (
+    ACTIVATIONS,
+    INITIALIZATIONS,
+    BatchNorm1d,
+    BatchNorm2d,
+    Conv1d,
+    Conv2d,
+    Dropout,
+    FeedForward,
+    Linear,
+)
 from skpt.modules.linear import LinearModule
 from skpt.modules.mlp import MLPModule
 
@@ -8,6 +19,10 @@ __all__ = [
     "ACTIVATIONS",
     "INITIALIZATIONS",
     "BatchNorm1d",
+    "BatchNorm2d",
+    "CNNModule",
+    "Conv1d",
+    "Conv2d",
     "Dropout",
     "FeedForward",
     "Linear",

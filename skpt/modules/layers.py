@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import torch
@@ -20,10 +21,16 @@ __all__ = [
     "INITIALIZATIONS",
     "Affine",
     "BatchNorm1d",
+    "BatchNorm2d",
+    "Conv1d",
+    "Conv2d",
     "Dropout",
     "FeedForward",
+    "Layers",
     "Linear",
     "MaskStream",
+    "WeightedBatchNorm",
+    "dense_layers",
     "make_activation",
 ]
 
@@ -48,17 +55,18 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
-def _torch_default(layer: nn.Linear, generator: torch.Generator | None) -> None:
+def _torch_default(layer: nn.Module, generator: torch.Generator | None) -> None:
     nn.init.kaiming_uniform_(layer.weight, a=math.sqrt(5), generator=generator)
     if layer.bias is not None:
-        bound = 1 / math.sqrt(layer.in_features) if layer.in_features else 0.0
+        fan_in = math.prod(layer.weight.shape[1:])
+        bound = 1 / math.sqrt(fan_in) if fan_in else 0.0
         nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
 
 
 def _weights_only(fill: Callable) -> Callable:
     """Fill the weights by `fill` and set the bias to zero, as the papers of these schemes do."""
 
-    def initialize(layer: nn.Linear, generator: torch.Generator | None) -> None:
+    def initialize(layer: nn.Module, generator: torch.Generator | None) -> None:
         fill(layer.weight, generator=generator)
         if layer.bias is not None:
             nn.init.zeros_(layer.bias)
@@ -74,7 +82,7 @@ def _zeros(weight: Tensor, generator: torch.Generator | None) -> None:
     nn.init.zeros_(weight)
 
 
-INITIALIZATIONS: dict[str, Callable[[nn.Linear, torch.Generator | None], None]] = {
+INITIALIZATIONS: dict[str, Callable[[nn.Module, torch.Generator | None], None]] = {
     "default": _torch_default,
     "kaiming_uniform": _weights_only(_kaiming(nn.init.kaiming_uniform_)),
     "kaiming_normal": _weights_only(_kaiming(nn.init.kaiming_normal_)),
@@ -122,7 +130,24 @@ def make_activation(activation: str | Callable[[], nn.Module]) -> nn.Module:
     return made
 
 
-class Linear(nn.Linear):
+class _DrawsWeights:
+    """A layer of torch's whose first weights are drawn by a named scheme from a generator."""
+
+    def __init__(self, *args, initialization: str = "default", generator: torch.Generator | None = None, **kwargs):
+        if initialization not in INITIALIZATIONS:
+            raise ValueError(f"initialization must be one of {sorted(INITIALIZATIONS)}. Got {initialization!r}.")
+        self._first_weights = (initialization, generator)
+        super().__init__(*args, **kwargs)
+        del self._first_weights
+
+    def reset_parameters(self) -> None:
+        """Draw new weights; by torch's default and global generator if called by hand."""
+        initialization, generator = self.__dict__.get("_first_weights", ("default", None))
+        with torch.no_grad():
+            INITIALIZATIONS[initialization](self, generator)
+
+
+class Linear(_DrawsWeights, nn.Linear):
     """``torch.nn.Linear`` whose first weights come from a generator; X may be a sparse CSR matrix.
 
     Parameters
@@ -152,17 +177,47 @@ class Linear(nn.Linear):
         initialization: str = "default",
         generator: torch.Generator | None = None,
     ):
-        if initialization not in INITIALIZATIONS:
-            raise ValueError(f"initialization must be one of {sorted(INITIALIZATIONS)}. Got {initialization!r}.")
-        self._first_weights = (initialization, generator)
-        super().__init__(in_features, out_features, bias)
-        del self._first_weights
+        super().__init__(in_features, out_features, bias, initialization=initialization, generator=generator)
 
-    def reset_parameters(self) -> None:
-        """Draw new weights; by torch's default and global generator if called by hand."""
-        initialization, generator = self.__dict__.get("_first_weights", ("default", None))
-        with torch.no_grad():
-            INITIALIZATIONS[initialization](self, generator)
+
+class Conv1d(_DrawsWeights, nn.Conv1d):
+    """``torch.nn.Conv1d`` whose first weights come from a generator.
+
+    Parameters
+    ----------
+    *args
+        As for torch's.
+    initialization : str, default="default"
+        A name of `INITIALIZATIONS`. "default" is torch's: uniform within 1 / sqrt(fan_in), bias too.
+    generator : torch.Generator, default=None
+        Where the numbers come from. None takes torch's global one.
+    **kwargs
+        As for torch's.
+
+    Shape
+    -----
+    (N, in_channels, length) to (N, out_channels, new length).
+    """
+
+
+class Conv2d(_DrawsWeights, nn.Conv2d):
+    """``torch.nn.Conv2d`` whose first weights come from a generator.
+
+    Parameters
+    ----------
+    *args
+        As for torch's.
+    initialization : str, default="default"
+        A name of `INITIALIZATIONS`. "default" is torch's: uniform within 1 / sqrt(fan_in), bias too.
+    generator : torch.Generator, default=None
+        Where the numbers come from. None takes torch's global one.
+    **kwargs
+        As for torch's.
+
+    Shape
+    -----
+    (N, in_channels, height, width) to (N, out_channels, new height, new width).
+    """
 
 
 class MaskStream:
@@ -267,38 +322,58 @@ class Dropout(nn.Module):
         return {**super().__getstate__(), "generator": None}
 
 
-class BatchNorm1d(nn.BatchNorm1d):
-    """``torch.nn.BatchNorm1d`` whose batch statistics take sample weights.
+class WeightedBatchNorm:
+    """Batch normalisation whose statistics take sample weights; a mixin before one of torch's ``BatchNorm`` classes.
 
-    A row of weight 2 counts as two rows and one of weight 0 as none. A batch of one row, where a variance has no meaning,
-    leaves the running statistics as they are instead of raising.
-
-    Shape
-    -----
-    (N, n_features), unchanged.
+    A row of weight 2 counts as two rows and one of weight 0 as none. A batch of one number per channel, where a variance has
+    no meaning, leaves the running statistics as they are instead of raising.
     """
 
     def forward(self, X: Tensor, sample_weight: Tensor | None = None) -> Tensor:
-        """Normalise X of shape (N, n_features), by its own statistics while training."""
-        if not self.training or (sample_weight is None and len(X) > 1):
+        """Normalise X of shape (N, n_channels, ...), by its own statistics while training."""
+        if not self.training or (sample_weight is None and X.numel() > X.shape[1]):
             return super().forward(X)
-        mean, var, n_rows = weighted_moments(X, sample_weight)
-        if n_rows > 1 and self.track_running_stats:
+        mean, var, n_numbers = weighted_moments(X, sample_weight)
+        if n_numbers > 1 and self.track_running_stats:
             with torch.no_grad():
                 self.num_batches_tracked += 1
                 self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(var * (n_rows / (n_rows - 1)), self.momentum)
-        normalised = (X - mean) * torch.rsqrt(var + self.eps)
-        return normalised if self.weight is None else normalised * self.weight + self.bias
+                self.running_var.lerp_(var * (n_numbers / (n_numbers - 1)), self.momentum)
+        shape = (-1,) + (1,) * (X.ndim - 2)  # of what there is one of per channel
+        normalised = (X - mean.view(shape)) * torch.rsqrt(var + self.eps).view(shape)
+        return normalised if self.weight is None else normalised * self.weight.view(shape) + self.bias.view(shape)
+
+
+class BatchNorm1d(WeightedBatchNorm, nn.BatchNorm1d):
+    """``torch.nn.BatchNorm1d`` whose batch statistics take sample weights; see `WeightedBatchNorm`.
+
+    Shape
+    -----
+    (N, n_features) or (N, n_channels, length), unchanged.
+    """
+
+
+class BatchNorm2d(WeightedBatchNorm, nn.BatchNorm2d):
+    """``torch.nn.BatchNorm2d`` whose batch statistics take sample weights; see `WeightedBatchNorm`.
+
+    Shape
+    -----
+    (N, n_channels, height, width), unchanged.
+    """
 
 
 def weighted_moments(X: Tensor, sample_weight: Tensor | None) -> tuple[Tensor, Tensor, int]:
-    """Weighted mean and (biased) variance of the columns of X, and the number of rows of positive weight."""
+    """Weighted mean and (biased) variance of each channel of X, (N, n_channels, ...), and its numbers of positive weight."""
     if sample_weight is None:
         sample_weight = X.new_ones(len(X))
     share = (sample_weight / sample_weight.sum().clamp_min(torch.finfo(X.dtype).tiny)).unsqueeze(0)
-    mean = (share @ X).squeeze(0)
-    return mean, (share @ (X - mean).square()).squeeze(0), int((sample_weight > 0).sum())
+    n_rows = int((sample_weight > 0).sum())
+    if X.ndim == 2:
+        mean = (share @ X).squeeze(0)
+        return mean, (share @ (X - mean).square()).squeeze(0), n_rows
+    X = X.flatten(2)
+    mean = (share @ X.mean(2)).squeeze(0)
+    return mean, (share @ (X - mean[:, None]).square().mean(2)).squeeze(0), n_rows * X.shape[2]
 
 
 class Affine(nn.Module):
@@ -326,8 +401,26 @@ class Affine(nn.Module):
         return torch.addcmul(self.offset, X, self.scale)
 
 
-class FeedForward(nn.Sequential):
-    """Layers one after another that take rows, dense or sparse, and their weights.
+class Layers(nn.Sequential):
+    """Layers one after another that take rows and their weights.
+
+    Shape
+    -----
+    (N, ...) to (N, n_outputs).
+    """
+
+    takes_sample_weight = True
+    draws_from_generator = True
+
+    def forward(self, X: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+        """Map X of shape (N, ...) to the outputs; `sample_weight` enters batch statistics alone."""
+        for layer in self:
+            X = layer(X, sample_weight) if isinstance(layer, WeightedBatchNorm) else layer(X)
+        return X
+
+
+class FeedForward(Layers):
+    """Layers of rows of numbers, dense or sparse.
 
     Whatever is built from `Linear`, `BatchNorm1d`, `Dropout` and elementwise activations only can be trained many at a
     time, as one stack.
@@ -337,13 +430,62 @@ class FeedForward(nn.Sequential):
     (N, n_features) to (N, n_outputs).
     """
 
-    takes_sample_weight = True
-    draws_from_generator = True
-
     def forward(self, X: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         """Map X of shape (N, n_features) to the outputs; `sample_weight` enters batch statistics alone."""
         if X.layout != torch.strided and not isinstance(self[0], nn.Linear):
             X = X.to_dense()  # the rows of one batch; a linear layer takes them as they are
-        for layer in self:
-            X = layer(X, sample_weight) if isinstance(layer, BatchNorm1d) else layer(X)
-        return X
+        return super().forward(X, sample_weight)
+
+
+def dense_layers(
+    n_features: int,
+    n_outputs: int,
+    hidden_layer_sizes: Sequence[int],
+    *,
+    activation: str | Callable[[], nn.Module],
+    dropout: float,
+    batch_norm: bool,
+    initialization: str,
+    generator: torch.Generator | None,
+    noise_generator: torch.Generator | None,
+) -> OrderedDict[str, nn.Module]:
+    """Build the layers of a multilayer perceptron: a network of its own, or the head of another.
+
+    Each hidden layer is linear, batch normalisation (optional), activation, dropout (optional), in that order; the output
+    layer is linear.
+
+    Parameters
+    ----------
+    n_features, n_outputs : int
+        Columns of the input and of the output.
+    hidden_layer_sizes : sequence of int
+        Number of units of each hidden layer.
+    activation : str or callable
+        As for `make_activation`.
+    dropout : float
+        Probability that a hidden unit is dropped while training.
+    batch_norm : bool
+        Whether the hidden layers are batch-normalised.
+    initialization : str
+        A name of `INITIALIZATIONS`.
+    generator, noise_generator : torch.Generator or None
+        Where first weights and dropout masks come from.
+
+    Returns
+    -------
+    OrderedDict of str to torch.nn.Module
+        ``hidden_1``, ``batch_norm_1``, ``activation_1``, ``dropout_1``, ..., ``output``.
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    n_in = n_features
+    for i, n_units in enumerate(hidden_layer_sizes, start=1):
+        # Batch normalisation takes off what a bias adds, and has a shift of its own.
+        layers[f"hidden_{i}"] = Linear(n_in, n_units, not batch_norm, initialization=initialization, generator=generator)
+        if batch_norm:
+            layers[f"batch_norm_{i}"] = BatchNorm1d(n_units)
+        layers[f"activation_{i}"] = make_activation(activation)
+        if dropout:
+            layers[f"dropout_{i}"] = Dropout(dropout, noise_generator)
+        n_in = n_units
+    layers["output"] = Linear(n_in, n_outputs, initialization=initialization, generator=generator)
+    return layers

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import torch
 from torch import nn
 
-from skpt.modules.layers import BatchNorm1d, Dropout, FeedForward, Linear, make_activation
+from skpt.modules.layers import FeedForward, dense_layers
 
 __all__ = ["MLPModule"]
 
@@ -65,16 +64,16 @@ class MLPModule(FeedForward):
         generator: torch.Generator | None = None,
         noise_generator: torch.Generator | None = None,
     ):
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
-        n_in = n_features
-        for i, n_units in enumerate(hidden_layer_sizes, start=1):
-            # Batch normalisation takes off what a bias adds, and has a shift of its own.
-            layers[f"hidden_{i}"] = Linear(n_in, n_units, not batch_norm, initialization=initialization, generator=generator)
-            if batch_norm:
-                layers[f"batch_norm_{i}"] = BatchNorm1d(n_units)
-            layers[f"activation_{i}"] = make_activation(activation)
-            if dropout:
-                layers[f"dropout_{i}"] = Dropout(dropout, noise_generator)
-            n_in = n_units
-        layers["output"] = Linear(n_in, n_outputs, initialization=initialization, generator=generator)
-        super().__init__(layers)
+        super().__init__(
+            dense_layers(
+                n_features,
+                n_outputs,
+                hidden_layer_sizes,
+                activation=activation,
+                dropout=dropout,
+                batch_norm=batch_norm,
+                initialization=initialization,
+                generator=generator,
+                noise_generator=noise_generator,
+            )
+        )

@@ -60,9 +60,12 @@ def rows_at_a_time(X) -> int:
     Returns
     -------
     int
-        4,096; fewer of wide sparse rows, because a layer that does not take them as they are makes them dense.
+        4,096; fewer of wide sparse rows, because a layer that does not take them as they are makes them dense, and of images
+        and sequences, because a network makes many numbers of each of theirs.
     """
-    return max(1, min(4096, 2**24 // max(1, X.shape[1]))) if issparse(X) else 4096
+    if issparse(X):
+        return max(1, min(4096, 2**24 // max(1, X.shape[1])))
+    return 4096 if X.ndim <= 2 else max(16, min(4096, 2**17 // math.prod(X.shape[1:])))
 
 
 with warnings.catch_warnings():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from scipy import sparse
 
 from skpt.exceptions import InvalidInputError
 
-__all__ = ["FeatureScaler", "columns_without_numbers", "to_float32"]
+__all__ = ["FeatureScaler", "as_numbers", "columns_without_numbers", "to_float32"]
 
 
 class FeatureScaler:
@@ -50,11 +51,59 @@ class FeatureScaler:
                 size = np.abs(mean)
         if not np.isfinite(var).all():
             raise InvalidInputError(_TOO_LARGE)
-        scale = np.sqrt(np.maximum(var, 0.0))
-        return cls(mean, np.where(scale > 100 * np.finfo(X.dtype).eps * size, scale, 1.0))
+        return cls(mean, _usable_scale(var, size, X.dtype))
+
+    @classmethod
+    def from_places(cls, X: np.ndarray, weight: np.ndarray | None, axis: int) -> FeatureScaler:
+        """Learn one mean and one scale for each index of an axis, over rows, pixels and steps; NaN is left out.
+
+        Parameters
+        ----------
+        X : ndarray of shape (n_samples, ...)
+            Numbers; bytes count as parts of 255.
+        weight : ndarray of shape (n_samples,) or None
+            Weights of the rows.
+        axis : int
+            The axis of the features or channels.
+
+        Returns
+        -------
+        FeatureScaler
+            With `mean` and `scale` of a shape that goes with the rows of X.
+
+        Raises
+        ------
+        InvalidInputError
+            If the numbers are so large that their squares are not finite.
+        """
+        others = tuple(i for i in range(X.ndim) if i != axis)
+        shape = [1] * (X.ndim - 1)
+        shape[axis - 1] = X.shape[axis]
+        # A first guess of the mean makes the sums of squares exact enough; one pass over the rows is left.
+        n_rows = max(1, _NUMBERS_AT_ONCE // max(1, math.prod(X.shape[1:])))
+        first = as_numbers(X[:n_rows], np.float64)
+        guess = np.nanmean(first, axis=others, keepdims=True)
+        guess = np.where(np.isfinite(guess), guess, 0.0)
+        total = sums = squares = 0.0
+        with np.errstate(over="ignore", invalid="ignore"):
+            for start in range(0, len(X), n_rows):
+                part = as_numbers(X[start : start + n_rows], np.float64) - guess
+                share = np.ones(len(part)) if weight is None else weight[start : start + n_rows]
+                share = np.broadcast_to(share.reshape(-1, *[1] * (X.ndim - 1)), part.shape) * ~np.isnan(part)
+                part = np.nan_to_num(part, copy=False, nan=0.0, posinf=np.inf, neginf=-np.inf)
+                total = total + share.sum(axis=others)
+                sums = sums + (share * part).sum(axis=others)
+                squares = squares + (share * part**2).sum(axis=others)
+            centre = sums / np.maximum(total, np.finfo(np.float64).tiny)
+            var = squares / np.maximum(total, np.finfo(np.float64).tiny) - centre**2
+        if not np.isfinite(var).all():
+            raise InvalidInputError(_TOO_LARGE)
+        mean = guess.ravel() + centre
+        dtype = X.dtype if X.dtype.kind == "f" else np.float64
+        return cls(mean.reshape(shape), _usable_scale(var, np.abs(mean), dtype).reshape(shape))
 
     def __call__(self, X):
-        """Scale rows; float32 for dense X."""
+        """Scale rows; dense X keeps its dtype."""
         if sparse.issparse(X):
             return X.multiply(1.0 / self.scale).tocsr()
         scaled = X - self.mean.astype(X.dtype)
@@ -65,6 +114,34 @@ class FeatureScaler:
         """Give everything as JSON types."""
         return {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
 
+
+def _usable_scale(var: np.ndarray, size: np.ndarray, dtype) -> np.ndarray:
+    """The standard deviation; one where it is no more than rounding of numbers of this size."""
+    scale = np.sqrt(np.maximum(var, 0.0))
+    return np.where(scale > 100 * np.finfo(dtype).eps * size, scale, 1.0)
+
+
+def as_numbers(X: np.ndarray, dtype) -> np.ndarray:
+    """Give X in a floating dtype; bytes, as of images, become parts of 255.
+
+    Parameters
+    ----------
+    X : ndarray
+        Numbers of any dtype.
+    dtype : numpy.dtype
+        A floating one.
+
+    Returns
+    -------
+    ndarray
+        X itself where it has the dtype.
+    """
+    numbers = X.astype(dtype, copy=False)
+    return numbers / dtype(255) if X.dtype == np.uint8 else numbers
+
+
+# Numbers that are read in double precision at a time: 32 MB.
+_NUMBERS_AT_ONCE = 1 << 22
 
 _TOO_LARGE = "Input X contains infinity or a value too large for dtype('float32'). Scale X, or remove such values."
 
@@ -95,13 +172,15 @@ def columns_without_numbers(X) -> list:
     return [name for name in X.columns if not holds_numbers(name)]
 
 
-def to_float32(X):
+def to_float32(X, *, allow_nan: bool = False):
     """Give X as a float32 tensor, or as a float32 CSR matrix.
 
     Parameters
     ----------
     X : ndarray or CSR matrix
         Finite numbers of any dtype.
+    allow_nan : bool, default=False
+        Whether NaN stays NaN.
 
     Returns
     -------
@@ -121,7 +200,7 @@ def to_float32(X):
     if X.dtype != np.float32:
         with np.errstate(over="ignore"):
             X = X.astype(np.float32)
-        _check_finite(X)
+        _check_finite(np.nan_to_num(X, nan=0.0, posinf=np.inf, neginf=-np.inf) if allow_nan else X)
     if not (X.flags.writeable and X.flags.c_contiguous):
         X = np.array(X, order="C")  # torch knows no read-only memory
     return torch.from_numpy(X)

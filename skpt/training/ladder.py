@@ -218,6 +218,7 @@ class TrainingLadder(NeuralNet):
         Xi, yi = unpack_data(batch)
         if isinstance(yi, (tuple, list)) and getattr(self.module_, "takes_sample_weight", False):
             fit_params = {**fit_params, "sample_weight": to_device(yi[1], self.device_)}
+        Xi = self._augmented(to_device(Xi, self.device_))
         y_pred = self.infer(Xi, **fit_params)
         loss = self.get_loss(y_pred, yi, X=Xi, training=True)
         loss.backward()
@@ -240,7 +241,15 @@ class TrainingLadder(NeuralNet):
         Tensor of shape (n_samples, n_outputs)
             The outputs.
         """
-        return self.module_(to_device(x, self.device_), **fit_params)
+        return self.module_(self._encode_batch(to_device(x, self.device_)), **fit_params)
+
+    def _augmented(self, x):
+        """Change a batch at random before it is trained on."""
+        return x
+
+    def _encode_batch(self, x):
+        """Do what is left of encoding X when a batch of it is on the device."""
+        return x
 
     def get_loss(self, y_pred, y_true, X=None, training=False):
         """Give the (weighted) mean loss of one batch.
