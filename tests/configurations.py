@@ -42,7 +42,7 @@ PARAMETERS: dict[type, dict[str, dict[str, Any]]] = {
     },
     CNNRegressor: {
         "default": {},
-        "sgd": {**_QUICK_SGD, "channels": (8,), "hidden_layer_sizes": (16,), "lr": 0.01},
+        "sgd": {**_QUICK_SGD, "channels": (8,), "hidden_layer_sizes": (16,), "lr": 0.01, "max_grad_norm": 1.0},
         "deep": {**_QUICK_DEEP, **_SMALL_CNN},
     },
     CNNClassifier: {

@@ -1,0 +1,1 @@
+"""The data sets of `python -m benchmarks accuracy`, one a file."""
