@@ -16,6 +16,7 @@ from benchmarks.timing import duration, machine, text_table
 
 # Each a module of benchmarks/tasks with a function `task(data)`.
 TASKS = (
+    "etth1",
     "fashion_mnist",
     "water_potability",
 )

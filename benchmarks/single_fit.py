@@ -1,13 +1,16 @@
 """One whole `fit` against a hand-written tensor loop, scikit-learn's MLP and skorch, at one thread."""
 
 import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
 from benchmarks.peers import PlainMLP, classes, plain_loop, silently, sklearn_mlp, skorch_net
 from benchmarks.timing import Timings, duration, interleave, machine, text_table
-from skpt import MLPClassifier
+from skpt import CNNClassifier, MLPClassifier
 
 # n_samples, n_features, hidden units, batch size, epochs, classes
 CONFIGURATIONS = [
@@ -18,6 +21,50 @@ CONFIGURATIONS = [
     (20000, 50, 256, 1024, 2, 2),
 ]
 TARGETS = {"plain loop": 1.0, "scikit-learn": 1.0, "skorch": 0.35}
+
+
+@dataclass
+class Architecture:
+    """A network other than an MLP: ours, and the same layers of torch's in a hand-written loop."""
+
+    name: str
+    estimator: object
+    build: Callable[[], nn.Module]
+    shape: tuple[int, ...]  # of a row
+    n_samples: int
+    batch_size: int
+    epochs: int
+    to_reach: float
+
+
+def _torch_cnn() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 3, padding="same"), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Conv2d(32, 64, 3, padding="same"), nn.ReLU(), nn.MaxPool2d(2),
+        nn.Flatten(), nn.Linear(64 * 7 * 7, 128), nn.ReLU(), nn.Linear(128, 10),
+    )  # fmt: skip
+
+
+ARCHITECTURES = [
+    Architecture("CNN, 28 x 28, batch 64", CNNClassifier(), _torch_cnn, (1, 28, 28), 1280, 64, 1, 1.05),
+]
+
+
+def measure_architecture(architecture: Architecture, repeats: int) -> Timings:
+    """Time ours and the loop by turns, on the same data and losses."""
+    random = np.random.default_rng(0)
+    X = random.standard_normal((architecture.n_samples, *architecture.shape)).astype("f4")
+    y = np.arange(architecture.n_samples) % 10
+    settings = {"batch_size": architecture.batch_size, "max_epochs": architecture.epochs, "random_state": 0}
+    ours = architecture.estimator.set_params(criterion="cross_entropy", **settings)
+    tensors = torch.from_numpy(X), torch.from_numpy(y)
+
+    def by_hand():
+        return plain_loop(
+            *tensors, architecture.build(), nn.CrossEntropyLoss(), batch_size=architecture.batch_size, epochs=architecture.epochs
+        )
+
+    return interleave({"skpt": silently(lambda: ours.fit(X, y)), "plain loop": by_hand}, repeats)
 
 
 def measure(configuration: tuple[int, ...], repeats: int) -> Timings:
@@ -47,6 +94,7 @@ def measure(configuration: tuple[int, ...], repeats: int) -> Timings:
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks single_fit", description=__doc__)
+    parser.add_argument("rows", nargs="*", default=["mlp", "architectures"], help="mlp, architectures (default: both)")
     parser.add_argument("--repeats", type=int, default=11, help="rounds that count (default: 11)")
     arguments = parser.parse_args(argv)
     before = torch.get_num_threads()
@@ -56,13 +104,16 @@ def main(argv: list[str]) -> int:
 
         with threadpool_limits(1):
             print(machine())
-            print(_table([(c, measure(c, arguments.repeats)) for c in CONFIGURATIONS]))
+            if "mlp" in arguments.rows:
+                print(_table([(c, measure(c, arguments.repeats)) for c in CONFIGURATIONS]))
+                print(
+                    "To reach: at most 1.0 of the plain loop; at most 1.0 of scikit-learn on all but the smallest; "
+                    "at most 0.35 of skorch."
+                )
+            if "architectures" in arguments.rows:
+                print(_architectures([(a, measure_architecture(a, arguments.repeats)) for a in ARCHITECTURES]))
     finally:
         torch.set_num_threads(before)
-    print(
-        "To reach: at most 1.0 of the plain loop; at most 1.0 of scikit-learn on all but the smallest; "
-        "at most 0.35 of skorch."
-    )
     return 0
 
 
@@ -76,3 +127,11 @@ def _table(results: list[tuple[tuple[int, ...], Timings]]) -> str:
         for configuration, timings in results
     ]
     return text_table(["(n, features, hidden, batch, epochs)", "skpt", *(f"/ {peer}" for peer in TARGETS)], rows)
+
+
+def _architectures(results: list[tuple[Architecture, Timings]]) -> str:
+    rows = [
+        [each.name, duration(timings.median("skpt")), f"{timings.ratio('skpt', to='plain loop'):.2f}", f"{each.to_reach:g}"]
+        for each, timings in results
+    ]
+    return text_table(["network", "skpt", "/ plain loop", "to reach"], rows)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 
-from skpt.modules.layers import FeedForward
 from skpt.training.job import TrainingJob
 
 __all__ = ["one_thread", "threads_for"]
@@ -54,7 +54,7 @@ def one_thread() -> Iterator[None]:
 
 
 def threads_for(job: TrainingJob) -> AbstractContextManager:
-    """Give the context in which a job's steps run fastest: small steps of dense layers on a CPU do not share their work.
+    """Give the context in which a job's steps run fastest: small steps on a CPU do not share their work.
 
     Parameters
     ----------
@@ -67,6 +67,8 @@ def threads_for(job: TrainingJob) -> AbstractContextManager:
         `one_thread`, or one that does nothing.
     """
     n_weights = sum(p.numel() for p in job.module.parameters())
-    work = 3 * min(job.train.batch_size, len(job.train.y)) * n_weights
-    is_small = isinstance(job.module, FeedForward) and job.train.y.device.type == "cpu" and work < WORTH_SHARING
-    return one_thread() if is_small else nullcontext()
+    # A weight meets each pixel of an image and each step of a sequence.
+    shape = job.train.X.shape
+    n_positions = math.prod(shape[2:]) if len(shape) == 4 else math.prod(shape[1:-1])
+    work = 3 * min(job.train.batch_size, len(job.train.y)) * n_weights * n_positions
+    return one_thread() if job.train.y.device.type == "cpu" and work < WORTH_SHARING else nullcontext()

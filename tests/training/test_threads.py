@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from skpt.modules import MLPModule
+from skpt.modules import CNNModule, MLPModule
 from skpt.training.batches import Batches
 from skpt.training.threads import one_thread, threads_for
 
@@ -80,19 +80,23 @@ def test_each_thread_gets_its_count_back_whoever_leaves_first(started_inside, le
     assert later == [2], "and so does a thread that starts later"
 
 
-def job(module, n_rows):
-    return SimpleNamespace(module=module, train=Batches(torch.zeros(n_rows, 10), torch.zeros(n_rows), None, n_rows))
+def job(module, n_rows, shape=(10,)):
+    return SimpleNamespace(module=module, train=Batches(torch.zeros(n_rows, *shape), torch.zeros(n_rows), None, n_rows))
 
 
 @pytest.mark.parametrize(
-    ("module", "n_rows", "n_threads"),
+    ("module", "n_rows", "shape", "n_threads"),
     [
-        (MLPModule(10, 1), 32, 1),
-        (MLPModule(10, 1, (1000, 1000)), 4096, 2),
-        (nn.Linear(10, 1), 32, 2),  # what a network of another kind costs is not known
+        (MLPModule(10, 1), 32, (10,), 1),
+        (MLPModule(10, 1, (1000, 1000)), 4096, (10,), 2),
+        (nn.Linear(10, 1), 32, (10,), 1),
+        (CNNModule((1, 5, 5), 1, (4,)), 32, (1, 5, 5), 1),
+        (CNNModule((1, 28, 28), 1), 32, (1, 28, 28), 2),
+        (nn.LSTM(4, 8), 32, (12, 4), 1),
+        (nn.LSTM(4, 64), 32, (96, 4), 2),
     ],
 )
-def test_only_small_work_of_dense_layers_runs_in_one_thread(module, n_rows, n_threads):
-    with threads_for(job(module, n_rows)) as nothing:
+def test_only_small_work_runs_in_one_thread(module, n_rows, shape, n_threads):
+    with threads_for(job(module, n_rows, shape)) as nothing:
         assert torch.get_num_threads() == n_threads
         assert nothing is None
