@@ -61,7 +61,11 @@ def measure_architecture(architecture: Architecture, repeats: int) -> Timings:
 
     def by_hand():
         return plain_loop(
-            *tensors, architecture.build(), nn.CrossEntropyLoss(), batch_size=architecture.batch_size, epochs=architecture.epochs
+            *tensors,
+            architecture.build(),
+            nn.CrossEntropyLoss(),
+            batch_size=architecture.batch_size,
+            epochs=architecture.epochs,
         )
 
     return interleave({"skpt": silently(lambda: ours.fit(X, y)), "plain loop": by_hand}, repeats)

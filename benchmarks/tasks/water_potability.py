@@ -25,7 +25,9 @@ def task(data: Path) -> Task:
 
     def mlp(seed: int) -> float:
         return over_splits(
-            MLPClassifier((64, 32), dropout=0.2, weight_decay=1e-3, lr=2e-3, max_epochs=100, lr_schedule="cosine", random_state=seed)
+            MLPClassifier(
+                (64, 32), dropout=0.2, weight_decay=1e-3, lr=2e-3, max_epochs=100, lr_schedule="cosine", random_state=seed
+            )
         )
 
     return Task(
