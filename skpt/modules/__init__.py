@@ -14,6 +14,8 @@ from skpt.modules.layers import (
 )
 from skpt.modules.linear import LinearModule
 from skpt.modules.mlp import MLPModule
+from skpt.modules.tcn import TCNModule
+from skpt.modules.transformer import TransformerModule
 
 __all__ = [
     "ACTIVATIONS",
@@ -28,4 +30,6 @@ __all__ = [
     "Linear",
     "LinearModule",
     "MLPModule",
+    "TCNModule",
+    "TransformerModule",
 ]
