@@ -7,6 +7,10 @@ from skpt.estimators import (
     LinearRegressor,
     MLPClassifier,
     MLPRegressor,
+    TCNClassifier,
+    TCNRegressor,
+    TransformerClassifier,
+    TransformerRegressor,
 )
 
 __all__ = [
@@ -16,6 +20,10 @@ __all__ = [
     "LinearRegressor",
     "MLPClassifier",
     "MLPRegressor",
+    "TCNClassifier",
+    "TCNRegressor",
+    "TransformerClassifier",
+    "TransformerRegressor",
     "__version__",
 ]
 

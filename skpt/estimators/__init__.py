@@ -3,5 +3,18 @@
 from skpt.estimators.cnn import CNNClassifier, CNNRegressor
 from skpt.estimators.linear import LinearClassifier, LinearRegressor
 from skpt.estimators.mlp import MLPClassifier, MLPRegressor
+from skpt.estimators.tcn import TCNClassifier, TCNRegressor
+from skpt.estimators.transformer import TransformerClassifier, TransformerRegressor
 
-__all__ = ["CNNClassifier", "CNNRegressor", "LinearClassifier", "LinearRegressor", "MLPClassifier", "MLPRegressor"]
+__all__ = [
+    "CNNClassifier",
+    "CNNRegressor",
+    "LinearClassifier",
+    "LinearRegressor",
+    "MLPClassifier",
+    "MLPRegressor",
+    "TCNClassifier",
+    "TCNRegressor",
+    "TransformerClassifier",
+    "TransformerRegressor",
+]

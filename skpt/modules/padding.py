@@ -2,35 +2,66 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-__all__ = ["last_steps", "mean_over_steps", "split_padding"]
+__all__ = ["last_steps", "mean_over_steps", "read_padding", "real_steps"]
 
 
-def split_padding(X: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Tell real steps from padding.
+def read_padding(X: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Read how long each sequence of a batch is, and put zeros where it is padded.
 
     Parameters
     ----------
     X : Tensor of shape (n_samples, n_timesteps, n_features)
-        Sequences; a step is padding where all its features are NaN.
+        Sequences, the shorter ones padded at the end: a step whose features are all NaN is padding. Looked at is the
+        last step alone, unless something is missing there.
 
     Returns
     -------
-    X : Tensor of shape (n_samples, n_timesteps, n_features)
-        The same with zeros in place of padding.
-    real : Tensor of bool of shape (n_samples, n_timesteps), or None
-        Which steps are real. None where all are, which one sum over X tells.
+    X : Tensor of shape (n_samples, n_longest, n_features)
+        Without NaN in the padding, and no longer than the longest sequence; as it was where nothing is padded.
+    lengths : Tensor of int of shape (n_samples,) or None
+        Number of steps of each sequence; None where nothing is padded.
+
+    Raises
+    ------
+    ValueError
+        If a sequence has no step at all.
     """
-    if not math.isnan(float(X.detach().sum())):
+    if not X[:, -1, 0].isnan().any():
         return X, None
-    real = ~torch.isnan(X).all(2)
-    if bool(real.all()):
+    step = torch.arange(1, X.shape[1] + 1, device=X.device)
+    lengths = (step * X.isnan().all(2).logical_not()).amax(1)
+    shortest, longest = (int(n) for n in lengths.aminmax())
+    if shortest == longest == X.shape[1]:
         return X, None
-    return torch.where(real.unsqueeze(2), X, 0.0), real
+    if not shortest:
+        first = int((lengths == 0).nonzero()[0, 0])
+        raise ValueError(
+            f"A sequence must have at least one step that is not padding. Got NaN alone in sequence {first} of the batch. "
+            "Leave such sequences out."
+        )
+    padding = step[:longest] > lengths[:, None]
+    return X[:, :longest].masked_fill(padding[:, :, None], 0.0), lengths
+
+
+def real_steps(lengths: Tensor | None, n_timesteps: int) -> Tensor | None:
+    """Mark the steps that are no padding.
+
+    Parameters
+    ----------
+    lengths : Tensor of int of shape (n_samples,) or None
+        Number of steps of each sequence.
+    n_timesteps : int
+        Number of steps with padding.
+
+    Returns
+    -------
+    Tensor of bool of shape (n_samples, n_timesteps), or None
+        None where `lengths` is None: all steps are real.
+    """
+    return None if lengths is None else torch.arange(n_timesteps, device=lengths.device) < lengths[:, None]
 
 
 def mean_over_steps(X: Tensor, real: Tensor | None) -> Tensor:
@@ -53,21 +84,19 @@ def mean_over_steps(X: Tensor, real: Tensor | None) -> Tensor:
     return (X * real.unsqueeze(2)).sum(1) / real.sum(1, keepdim=True)
 
 
-def last_steps(X: Tensor, real: Tensor | None) -> Tensor:
-    """X at the last real step of each sequence.
+def last_steps(X: Tensor, lengths: Tensor | None) -> Tensor:
+    """X at the last step of each sequence.
 
     Parameters
     ----------
     X : Tensor of shape (n_samples, n_timesteps, n_features)
         Any numbers.
-    real : Tensor of bool of shape (n_samples, n_timesteps), or None
-        Which steps are real, the first ones of each sequence; None for all.
+    lengths : Tensor of int of shape (n_samples,) or None
+        Number of steps of each sequence; None for all steps.
 
     Returns
     -------
     Tensor of shape (n_samples, n_features)
         The last steps.
     """
-    if real is None:
-        return X[:, -1]
-    return X[torch.arange(len(X), device=X.device), real.sum(1) - 1]
+    return X[:, -1] if lengths is None else X[torch.arange(len(X), device=X.device), lengths - 1]

@@ -10,22 +10,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from skpt.modules.layers import INITIALIZATIONS, BatchNorm1d, Dropout, Linear, make_activation
-from skpt.modules.padding import last_steps, mean_over_steps, split_padding
+from skpt.modules.layers import BatchNorm1d, Conv1d, Dropout, Linear, make_activation
+from skpt.modules.padding import last_steps, mean_over_steps, read_padding, real_steps
 
 __all__ = ["TCNModule"]
 
-# architecture -> its papers' channels, kernel sizes and normalisation
+# architecture -> channels, and its paper's kernel sizes and normalisation
+# NOTE[DIFF] Channels are half the paper's for "fcn" and "resnet": a quarter of the cost for the same accuracy on small sets.
 ARCHITECTURES = {
-    "fcn": ((128, 256, 128), (8, 5, 3), "batch"),
-    "resnet": ((64, 128, 128), (8, 5, 3), "batch"),
+    "fcn": ((64, 128, 64), (8, 5, 3), "batch"),
+    "resnet": ((32, 64, 64), (8, 5, 3), "batch"),
     "causal": ((32, 32, 32, 32, 32), 3, "weight"),
 }
 NORMALIZATIONS = ("auto", "batch", "weight", None)
 
 
-class TimeConv(nn.Conv1d):
-    """``torch.nn.Conv1d`` that keeps the number of steps, and whose first weights come from a generator.
+class TimeConv(Conv1d):
+    """A convolution that keeps the number of steps.
 
     Parameters
     ----------
@@ -67,11 +68,15 @@ class TimeConv(nn.Conv1d):
         initialization: str = "default",
         generator: torch.Generator | None = None,
     ):
-        if initialization not in INITIALIZATIONS:
-            raise ValueError(f"initialization must be one of {sorted(INITIALIZATIONS)}. Got {initialization!r}.")
-        self._first_weights = (initialization, generator)
-        super().__init__(in_channels, out_channels, kernel_size, dilation=dilation, bias=bias)
-        del self._first_weights
+        super().__init__(
+            in_channels,
+            out_channels,
+            kernel_size,
+            dilation=dilation,
+            bias=bias,
+            initialization=initialization,
+            generator=generator,
+        )
         n_zeros = dilation * (kernel_size - 1)
         self.zeros = (n_zeros, 0) if causal else (n_zeros // 2, n_zeros - n_zeros // 2)
         if weight_norm:
@@ -81,10 +86,9 @@ class TimeConv(nn.Conv1d):
 
     def reset_parameters(self) -> None:
         """Draw new weights; by torch's default and global generator if called by hand."""
-        initialization, generator = self.__dict__.get("_first_weights", ("default", None))
-        with torch.no_grad():
-            INITIALIZATIONS[initialization](self, generator)
-            if getattr(self, "weight_length", None) is not None:
+        super().reset_parameters()
+        if getattr(self, "weight_length", None) is not None:
+            with torch.no_grad():
                 self.weight_length.copy_(_length(self.weight))
 
     def forward(self, X: Tensor) -> Tensor:
@@ -117,14 +121,11 @@ class StepNorm(BatchNorm1d):
 
     def forward(self, X: Tensor, sample_weight: Tensor | None = None, real: Tensor | None = None) -> Tensor:
         """Normalise X of shape (N, n_channels, n_timesteps), over the steps that `real` (N, n_timesteps) marks."""
-        if not self.training or (sample_weight is None and real is None and len(X) > 1):
-            return super().forward(X)
-        weight = None if real is None else real.to(X.dtype)
-        if sample_weight is not None:
-            by_row = sample_weight.unsqueeze(1)
-            weight = by_row.expand(-1, X.shape[2]) if weight is None else weight * by_row
+        if not self.training or real is None:
+            return super().forward(X, sample_weight)
+        weight = real if sample_weight is None else real * sample_weight.unsqueeze(1)
         rows = X.transpose(1, 2).flatten(0, 1)  # each step of each sequence is one row
-        normalised = super().forward(rows, None if weight is None else weight.flatten())
+        normalised = super().forward(rows, weight.flatten().to(X.dtype))
         return normalised.unflatten(0, (len(X), -1)).transpose(1, 2)
 
 
@@ -243,12 +244,12 @@ class TCNModule(nn.Module):
     architecture : {"fcn", "resnet", "causal"}, default="fcn"
         Which of the three networks.
     channels : sequence of int, default=None
-        Number of channels of each convolution ("fcn") or residual block. None takes the paper's (128, 256, 128) for "fcn"
-        and (64, 128, 128) for "resnet", and (32, 32, 32, 32, 32) for "causal".
+        Number of channels of each convolution ("fcn") or residual block. None takes (64, 128, 64) for "fcn" and
+        (32, 64, 64) for "resnet", half of the paper's, and (32, 32, 32, 32, 32) for "causal".
     kernel_size : int or sequence of int, default=None
         Number of steps that a convolution sees: one for all, or one for each convolution ("fcn", and within each block
-        "resnet"). None takes the paper's (8, 5, 3) for "fcn" and "resnet" and 3 for "causal", whose outputs see the last
-        1 + 2 * (kernel_size - 1) * (2**n_blocks - 1) steps.
+        "resnet") or block ("causal"). None takes the paper's 8, 5, 3 for "fcn" (and 3 for more) and "resnet", and 3 for
+        "causal", whose outputs see the last 1 + 2 * (kernel_size - 1) * (2**n_blocks - 1) steps.
     normalization : {"auto", "batch", "weight"} or None, default="auto"
         Batch normalisation behind each convolution, weight normalisation of each, or neither. "auto" takes the paper's:
         "batch" for "fcn" and "resnet", "weight" for "causal".
@@ -317,7 +318,10 @@ class TCNModule(nn.Module):
         channels = of_paper[0] if channels is None else tuple(channels)
         if not channels:
             raise ValueError("channels must hold one number at least. Got ().")
-        kernel_size = of_paper[1] if kernel_size is None else kernel_size
+        if kernel_size is None:
+            kernel_size = of_paper[1]
+            if architecture == "fcn":
+                kernel_size = (*kernel_size, *kernel_size[-1:] * len(channels))[: len(channels)]
         drawn = {"initialization": initialization, "generator": generator}
         conv_block = partial(
             _conv_block,
@@ -333,12 +337,13 @@ class TCNModule(nn.Module):
 
     def forward(self, X: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         """Map X of shape (N, n_timesteps, n_features) to the outputs; `sample_weight` enters batch statistics alone."""
-        X, real = split_padding(X)
+        X, lengths = read_padding(X)
+        real = real_steps(lengths, X.shape[1])
         X = X.transpose(1, 2)
         for block in self.blocks:
             X = block(X, sample_weight, real)
         X = X.transpose(1, 2)
-        return self.output(last_steps(X, real) if self.architecture == "causal" else mean_over_steps(X, real))
+        return self.output(last_steps(X, lengths) if self.architecture == "causal" else mean_over_steps(X, real))
 
 
 def _fcn(n_in: int, channels: Sequence[int], kernel_size, conv_block: Callable, activation) -> list[nn.Module]:
@@ -400,6 +405,6 @@ def _one_each(kernel_size: int | Sequence[int], n_layers: int, what: str) -> tup
     sizes = (kernel_size,) * n_layers if isinstance(kernel_size, Integral) else tuple(kernel_size)
     if len(sizes) != n_layers:
         raise ValueError(
-            f"kernel_size must hold one number for each {what}, {n_layers} of them. Got {tuple(sizes)}. Give channels too."
+            f"kernel_size must hold one number for each {what}, {n_layers} of them. Got {tuple(sizes)}."
         )
     return sizes

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from skpt.modules.layers import Dropout, Linear, make_activation
-from skpt.modules.padding import last_steps, mean_over_steps, split_padding
+from skpt.modules.padding import last_steps, mean_over_steps, read_padding, real_steps
 
 __all__ = ["TransformerModule"]
 
@@ -142,14 +142,14 @@ class SinusoidalEncoding(nn.Module):
         """Add to X of shape (N, n_timesteps, d_model)."""
         table = self.table  # read once: other threads may make it longer
         if len(table) < X.shape[1]:
-            self.table = table = self._make_table(X.shape[1]).to(X)
+            self.table = table = self._make_table(X.shape[1]).to(X.device)
         return X + table[: X.shape[1]].to(X)
 
     def _make_table(self, n_timesteps: int) -> Tensor:
         step = torch.arange(n_timesteps, dtype=torch.float64).unsqueeze(1)
         column = torch.arange(self.d_model)
         angle = step * torch.exp((column - column % 2) * (-math.log(10_000.0) / self.d_model))
-        return torch.where(column % 2 == 0, angle.sin(), angle.cos())
+        return torch.where(column % 2 == 0, angle.sin(), angle.cos()).float()
 
 
 class LearnedEncoding(nn.Module):
@@ -323,15 +323,16 @@ class TransformerModule(nn.Module):
 
     def forward(self, X: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         """Map X of shape (N, n_timesteps, n_features) to the outputs; `sample_weight` is unused: no layer mixes rows."""
-        X, real = split_padding(X)
+        X, lengths = read_padding(X)
+        real = real_steps(lengths, X.shape[1])
         X = self.dropout(self.position(self.embedding(X)))
         if self.pooling == "class_token":
             X = torch.cat([self.class_token.expand(len(X), 1, -1), X], dim=1)
-            real = real if real is None else F.pad(real, (1, 0), value=True)
+            real = None if real is None else F.pad(real, (1, 0), value=True)
         attended = None if real is None else real[:, None, None]
         for layer in self.layers:
             X = layer(X, attended)
         if self.pooling == "mean":
             return self.output(mean_over_steps(self.norm(X), real))
-        one_step = X[:, 0] if self.pooling == "class_token" else last_steps(X, real)
+        one_step = X[:, 0] if self.pooling == "class_token" else last_steps(X, lengths)
         return self.output(self.norm(one_step))

@@ -155,19 +155,25 @@ def test_weight_norm_is_torchs():
     torch.testing.assert_close(layer.bias.grad, oracle.bias.grad)
 
 
-def test_the_papers_sizes_are_the_defaults():
+def test_the_defaults_have_the_papers_shape_and_half_its_channels():
     shapes = {
         name: [tuple(p.shape) for p in TCNModule(1, 2, architecture=name, generator=generator()).parameters() if p.ndim == 3]
         for name in ARCHITECTURES
     }
-    assert shapes["fcn"] == [(128, 1, 8), (256, 128, 5), (128, 256, 3)]
+    assert shapes["fcn"] == [(64, 1, 8), (128, 64, 5), (64, 128, 3)]
     first, second, third = (shapes["resnet"][i:j] for i, j in ((0, 4), (4, 8), (8, 12)))
-    assert first == [(64, 1, 8), (64, 64, 5), (64, 64, 3), (64, 1, 1)]
-    assert second == [(128, 64, 8), (128, 128, 5), (128, 128, 3), (128, 64, 1)]
-    assert third == [(128, 128, 8), (128, 128, 5), (128, 128, 3)], "the third block keeps the width"
+    assert first == [(32, 1, 8), (32, 32, 5), (32, 32, 3), (32, 1, 1)]
+    assert second == [(64, 32, 8), (64, 64, 5), (64, 64, 3), (64, 32, 1)]
+    assert third == [(64, 64, 8), (64, 64, 5), (64, 64, 3)], "the third block keeps the width"
     dilations = [layer.dilation[0] for layer in TCNModule(1, 2, architecture="causal", generator=generator()).modules()
                  if isinstance(layer, TimeConv) and layer.kernel_size[0] > 1]
     assert dilations == [1, 1, 2, 2, 4, 4, 8, 8, 16, 16]
+
+
+@pytest.mark.parametrize("n", range(1, 6))
+def test_any_number_of_convolutions_has_default_kernels(n):
+    module = TCNModule(1, 2, channels=(4,) * n, generator=generator())
+    assert [block.conv.kernel_size[0] for block in module.blocks] == [8, 5, 3, 3, 3][:n]
 
 
 @pytest.mark.parametrize("initialization", ["default", "kaiming_normal", "zeros"])
@@ -228,6 +234,14 @@ def test_padding_does_not_enter_training(architecture):
     for ours, theirs in zip(*results, strict=True):
         assert torch.isfinite(ours).all()
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_a_sequence_of_padding_alone_is_an_error(architecture):
+    X, _ = padded([4, 2])
+    X[1] = math.nan
+    with pytest.raises(ValueError, match="at least one step that is not padding. Got NaN alone in sequence 1"):
+        make(architecture)(X)
 
 
 def test_batch_statistics_are_those_of_the_real_steps():
@@ -355,7 +369,7 @@ def test_dropout_takes_whole_channels_in_training_alone():
         ({"architecture": "wavenet"}, r"architecture must be one of \['fcn', 'resnet', 'causal'\]. Got 'wavenet'"),
         ({"normalization": "layer"}, "normalization must be one of .* Got 'layer'"),
         ({"channels": ()}, r"channels must hold one number at least. Got \(\)"),
-        ({"channels": (4, 4)}, r"one number for each convolution, 2 of them. Got \(8, 5, 3\)"),
+        ({"channels": (4, 4), "kernel_size": (3,)}, r"one number for each convolution, 2 of them. Got \(3,\)"),
         ({"architecture": "causal", "kernel_size": (3, 3)}, r"one number for each block, 5 of them. Got \(3, 3\)"),
         ({"architecture": "resnet", "kernel_size": ()}, r"kernel_size must hold one number at least. Got \(\)"),
         ({"initialization": "he"}, "initialization must be one of .* Got 'he'"),
