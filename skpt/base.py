@@ -523,7 +523,11 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         return data.take(train), data.take(valid)
 
     def _learn_scales(self, data: _Rows) -> None:
-        self.scaler_ = FeatureScaler.from_rows(data.X, data.weight) if self._wants_scaled_features() else None
+        self.scaler_ = self._scaler_of(data) if self._wants_scaled_features() else None
+
+    def _scaler_of(self, data: _Rows) -> FeatureScaler:
+        """Learn what features are centred and scaled by."""
+        return FeatureScaler.from_rows(data.X, data.weight)
 
     def _wants_scaled_features(self) -> bool:
         return self.standardize_features

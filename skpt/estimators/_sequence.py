@@ -79,8 +79,8 @@ class SequenceNet(NetEstimator):
             )
         return X
 
-    def _learn_scales(self, data) -> None:
-        self.scaler_ = FeatureScaler.from_places(data.X, data.weight, axis=2) if self.standardize_features else None
+    def _scaler_of(self, data) -> FeatureScaler:
+        return FeatureScaler.from_places(data.X, data.weight, axis=2)
 
     def _encode_X(self, X):
         return to_float32(self._scaled(X), allow_nan=True)

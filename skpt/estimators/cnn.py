@@ -157,8 +157,8 @@ class _CNN(NetEstimator):
             )
         return X
 
-    def _learn_scales(self, data) -> None:
-        self.scaler_ = FeatureScaler.from_places(data.X, data.weight, axis=1) if self.standardize_features else None
+    def _scaler_of(self, data) -> FeatureScaler:
+        return FeatureScaler.from_places(data.X, data.weight, axis=1)
 
     def _encode_X(self, X):
         return torch.from_numpy(np.ascontiguousarray(X)) if X.dtype == np.uint8 else to_float32(X)
