@@ -16,6 +16,8 @@ from skpt.modules.linear import LinearModule
 from skpt.modules.mlp import MLPModule
 from skpt.modules.tcn import TCNModule
 from skpt.modules.transformer import TransformerModule
+from skpt.modules.recurrent import RNNModule, Seq2SeqModule
+from skpt.modules.recurrent_layers import Recurrent
 
 __all__ = [
     "ACTIVATIONS",
@@ -32,4 +34,7 @@ __all__ = [
     "MLPModule",
     "TCNModule",
     "TransformerModule",
+    "RNNModule",
+    "Recurrent",
+    "Seq2SeqModule",
 ]
