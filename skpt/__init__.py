@@ -11,6 +11,9 @@ from skpt.estimators import (
     TCNRegressor,
     TransformerClassifier,
     TransformerRegressor,
+    RNNClassifier,
+    RNNRegressor,
+    Seq2SeqRegressor,
 )
 
 __all__ = [
@@ -24,6 +27,9 @@ __all__ = [
     "TCNRegressor",
     "TransformerClassifier",
     "TransformerRegressor",
+    "RNNClassifier",
+    "RNNRegressor",
+    "Seq2SeqRegressor",
     "__version__",
 ]
 

@@ -807,7 +807,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         losses, owner = job.monitor.train_loss, type(self).__name__
         if not self.replaced_rungs():  # else the loss may be another than the criterion's
             kept = losses[job.monitor.best_epoch - 1] if job.monitor.early_stopping else losses[-1]
-            zeros = loss_of_zeros(job.criterion, job.train, self.target_.n_outputs)
+            zeros = loss_of_zeros(job.criterion, job.train, self.target_.output_shape)
             if warn_if_useless(kept, zeros, self.lr, owner):
                 return
         if job.valid is None:

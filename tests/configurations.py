@@ -12,11 +12,23 @@ from typing import Any
 import numpy as np
 from sklearn.base import is_classifier
 
-from skpt import CNNClassifier, CNNRegressor, LinearClassifier, LinearRegressor, MLPClassifier, MLPRegressor
+from skpt import (
+    CNNClassifier,
+    CNNRegressor,
+    LinearClassifier,
+    LinearRegressor,
+    MLPClassifier,
+    MLPRegressor,
+    RNNClassifier,
+    RNNRegressor,
+    Seq2SeqRegressor,
+)
 
 _QUICK_SGD = {"optimizer": "sgd", "lr": 0.1, "early_stopping": True, "standardize_features": True}
 _QUICK_DEEP = {"dropout": 0.2, "batch_norm": True, "lr": 0.02, "max_epochs": 80}
 _BALANCED = {"class_weight": "balanced"}
+_SMALL_RNN = {"hidden_size": 16, "max_epochs": 60}
+_DEEP_RNN = {"hidden_size": 8, "num_layers": 2, "bidirectional": True, "dropout": 0.1, "lr": 0.03, "max_epochs": 30}
 _SMALL_CNN = {"channels": (8, 8), "hidden_layer_sizes": (16,), "max_epochs": 60}
 
 PARAMETERS: dict[type, dict[str, dict[str, Any]]] = {
@@ -49,6 +61,22 @@ PARAMETERS: dict[type, dict[str, dict[str, Any]]] = {
         "default": {},
         "sgd": {**_QUICK_SGD, "channels": (8,), "hidden_layer_sizes": (16,)},
         "deep": {**_QUICK_DEEP, **_BALANCED, **_SMALL_CNN},
+    },
+    RNNRegressor: {
+        "default": {},
+        "sgd": {**_QUICK_SGD, **_SMALL_RNN, "cell": "rnn"},
+        "deep": {**_DEEP_RNN, "cell": "gru"},
+    },
+    RNNClassifier: {
+        "default": {},
+        "sgd": {**_QUICK_SGD, **_SMALL_RNN, "cell": "gru"},
+        "deep": {**_DEEP_RNN, **_BALANCED, "cell": "lstm"},
+    },
+    Seq2SeqRegressor: {
+        "default": {},
+        "sgd": {**_QUICK_SGD, **_SMALL_RNN, "cell": "rnn", "architecture": "one_to_many"},
+        "deep": {**_DEEP_RNN, "cell": "gru", "architecture": "many_to_many"},
+        "forced": {"cell": "gru", "hidden_size": 16, "teacher_forcing": 0.5, "lr": 0.03, "max_epochs": 30},
     },
 }
 ESTIMATORS = list(PARAMETERS)

@@ -5,6 +5,7 @@ from skpt.estimators.linear import LinearClassifier, LinearRegressor
 from skpt.estimators.mlp import MLPClassifier, MLPRegressor
 from skpt.estimators.tcn import TCNClassifier, TCNRegressor
 from skpt.estimators.transformer import TransformerClassifier, TransformerRegressor
+from skpt.estimators.recurrent import RNNClassifier, RNNRegressor, Seq2SeqRegressor
 
 __all__ = [
     "CNNClassifier",
@@ -17,4 +18,7 @@ __all__ = [
     "TCNRegressor",
     "TransformerClassifier",
     "TransformerRegressor",
+    "RNNClassifier",
+    "RNNRegressor",
+    "Seq2SeqRegressor",
 ]

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.autograd import Function
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
-from skpt.modules.layers import INITIALIZATIONS, Dropout
+from skpt.modules.layers import INITIALIZATIONS, Dropout, _DrawsWeights
 
 __all__ = ["CELLS", "GRUSequence", "Recurrent", "TanhSequence", "read_padding"]
 
@@ -228,7 +228,7 @@ def read_padding(X: Tensor) -> tuple[Tensor, Tensor | None]:
     return X[:, :longest].masked_fill(padding[:, :, None], 0.0), lengths
 
 
-class Recurrent(nn.RNNBase):
+class Recurrent(_DrawsWeights, nn.RNNBase):
     """Layers of ``torch.nn.LSTM``, ``torch.nn.GRU`` or ``torch.nn.RNN``, with torch's names, shapes and first weights.
 
     Sequences of unequal length come padded at the end, with their lengths: the outputs and last states of each are those
@@ -282,11 +282,16 @@ class Recurrent(nn.RNNBase):
     ):
         if cell not in CELLS:
             raise ValueError(f"cell must be one of {sorted(CELLS)}. Got {cell!r}.")
-        if initialization not in INITIALIZATIONS:
-            raise ValueError(f"initialization must be one of {sorted(INITIALIZATIONS)}. Got {initialization!r}.")
-        self._first_weights = (initialization, generator)
-        super().__init__(CELLS[cell], n_features, hidden_size, num_layers, batch_first=True, bidirectional=bidirectional)
-        del self._first_weights
+        super().__init__(
+            CELLS[cell],
+            n_features,
+            hidden_size,
+            num_layers,
+            batch_first=True,
+            bidirectional=bidirectional,
+            initialization=initialization,
+            generator=generator,
+        )
         self.between_layers = Dropout(dropout, noise_generator)
 
     @property

@@ -92,7 +92,7 @@ def evaluate(predict: Callable[[Tensor], Tensor], criterion: nn.Module, batches:
     return total / n_samples
 
 
-def loss_of_zeros(criterion: nn.Module, batches: Batches, n_outputs: int, n_rows: int = 4096) -> float:
+def loss_of_zeros(criterion: nn.Module, batches: Batches, output_shape: tuple[int, ...], n_rows: int = 4096) -> float:
     """Weighted mean loss of a model that outputs zero for every row: what training should undercut.
 
     Parameters
@@ -101,8 +101,8 @@ def loss_of_zeros(criterion: nn.Module, batches: Batches, n_outputs: int, n_rows
         The loss.
     batches : Batches
         The rows.
-    n_outputs : int
-        Number of outputs of the model.
+    output_shape : tuple of int
+        Shape of what the model gives for a row.
     n_rows : int, default=4096
         How many rows are looked at; the first ones.
 
@@ -113,4 +113,4 @@ def loss_of_zeros(criterion: nn.Module, batches: Batches, n_outputs: int, n_rows
     """
     _, y, weight = batches.rows()
     some = Batches(y[:n_rows], y[:n_rows], None if weight is None else weight[:n_rows], n_rows)
-    return evaluate(lambda rows: torch.zeros(len(rows), n_outputs, device=rows.device), criterion, some)
+    return evaluate(lambda rows: torch.zeros(len(rows), *output_shape, device=rows.device), criterion, some)

@@ -218,6 +218,9 @@ class TrainingLadder(NeuralNet):
         Xi, yi = unpack_data(batch)
         if isinstance(yi, (tuple, list)) and getattr(self.module_, "takes_sample_weight", False):
             fit_params = {**fit_params, "sample_weight": to_device(yi[1], self.device_)}
+        if getattr(self.module_, "takes_target", False):
+            target = yi[0] if isinstance(yi, (tuple, list)) else yi
+            fit_params = {**fit_params, "target": to_device(target, self.device_)}
         Xi = self._augmented(to_device(Xi, self.device_))
         y_pred = self.infer(Xi, **fit_params)
         loss = self.get_loss(y_pred, yi, X=Xi, training=True)

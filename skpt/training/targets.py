@@ -11,7 +11,7 @@ from sklearn.utils.multiclass import type_of_target
 
 from skpt.exceptions import InvalidInputError
 
-__all__ = ["ClassTarget", "NumericTarget", "target_from_dict"]
+__all__ = ["ClassTarget", "NumericTarget", "SequenceTarget", "target_from_dict"]
 
 _TOO_LARGE = "Input y contains infinity or a value too large for dtype('float32'). Scale y, or remove such values."
 
@@ -38,10 +38,15 @@ class NumericTarget:
         self.mean = np.zeros(self.n_outputs) if mean is None else np.asarray(mean, dtype=np.float64)
         self.scale = np.ones(self.n_outputs) if scale is None else np.asarray(scale, dtype=np.float64)
 
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """What a network gives for a row."""
+        return (self.n_outputs,)
+
     @classmethod
     def from_y(cls, y: np.ndarray) -> NumericTarget:
         """Read the form of y."""
-        return cls(1 if y.ndim == 1 else y.shape[1], y.ndim == 1, np.float32 if y.dtype == np.float32 else np.float64)
+        return cls(1 if y.ndim == 1 else y.shape[1], y.ndim == 1, _dtype_of_predictions(y))
 
     def standardize(self, y: np.ndarray, weight: np.ndarray | None) -> None:
         """Learn mean and scale from the training rows; a constant column keeps the scale one."""
@@ -85,6 +90,71 @@ class NumericTarget:
         }
 
 
+class SequenceTarget(NumericTarget):
+    """Sequences of numbers: y of shape (n_samples, n_steps, n_outputs), (n_samples, n_steps), or (n_samples,) for one step.
+
+    An output has one mean and scale for all steps.
+
+    Parameters
+    ----------
+    n_steps : int
+        Number of steps.
+    n_outputs : int
+        Number of outputs of a step.
+    n_dimensions : int
+        Number of dimensions of y.
+    dtype : numpy.dtype
+        Of the predictions.
+    mean, scale : array-like of shape (n_outputs,), default=None
+        What is taken off and divided by; None leaves y as it is.
+    """
+
+    kind = "sequences"
+
+    def __init__(self, n_steps: int, n_outputs: int, n_dimensions: int, dtype, mean=None, scale=None):
+        super().__init__(n_outputs, n_dimensions == 1, dtype, mean, scale)
+        self.n_steps, self.n_dimensions = int(n_steps), int(n_dimensions)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """What a network gives for a row."""
+        return (self.n_steps, self.n_outputs)
+
+    @classmethod
+    def from_y(cls, y: np.ndarray) -> SequenceTarget:
+        """Read the form of y."""
+        n_steps, n_outputs = (*y.shape[1:], 1, 1)[:2]
+        return cls(n_steps, n_outputs, y.ndim, _dtype_of_predictions(y))
+
+    def standardize(self, y: np.ndarray, weight: np.ndarray | None) -> None:
+        """Learn mean and scale from all steps of the training rows."""
+        weight = None if weight is None else np.repeat(weight, self.n_steps)
+        super().standardize(y.reshape(-1, self.n_outputs), weight)
+
+    def check(self, y: np.ndarray) -> None:
+        """Raise if y has not the form that was learnt."""
+        if (*y.shape[1:], 1, 1)[:2] != self.output_shape:
+            raise InvalidInputError(
+                f"y of shape {y.shape} has other steps or outputs than before: {self.n_steps} steps of {self.n_outputs} "
+                "outputs."
+            )
+
+    def encode(self, y: np.ndarray) -> torch.Tensor:
+        """Give float32 (n_samples, n_steps, n_outputs)."""
+        return super().encode(y.reshape(-1, self.n_outputs)).view(-1, *self.output_shape)
+
+    def decode(self, outputs: np.ndarray) -> np.ndarray:
+        """Give predictions in the form of y."""
+        y = (outputs.astype(np.float64) * self.scale + self.mean).astype(self.dtype)
+        return y.reshape(len(y), *self.output_shape[: self.n_dimensions - 1])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Give everything as JSON types."""
+        state = super().to_dict()
+        del state["is_1d"]
+        return {**state, "n_steps": self.n_steps, "n_dimensions": self.n_dimensions}
+
+
 class ClassTarget:
     """Classes of any kind, or a multi-label indicator matrix.
 
@@ -104,6 +174,11 @@ class ClassTarget:
         self.classes, self.multilabel, self.takes_index = classes, bool(multilabel), bool(takes_index)
         self.one_output = not takes_index and not multilabel and len(classes) <= 2
         self.n_outputs = 1 if self.one_output else len(classes)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """What a network gives for a row."""
+        return (self.n_outputs,)
 
     @classmethod
     def classes_of(cls, y: np.ndarray) -> tuple[np.ndarray, bool]:
@@ -183,7 +258,11 @@ class ClassTarget:
         }
 
 
-def target_from_dict(state: dict[str, Any]) -> NumericTarget | ClassTarget:
+def _dtype_of_predictions(y: np.ndarray):
+    return np.float32 if y.dtype == np.float32 else np.float64
+
+
+def target_from_dict(state: dict[str, Any]) -> NumericTarget | SequenceTarget | ClassTarget:
     """Make a target of what its `to_dict` gave.
 
     Parameters
@@ -193,7 +272,7 @@ def target_from_dict(state: dict[str, Any]) -> NumericTarget | ClassTarget:
 
     Returns
     -------
-    NumericTarget or ClassTarget
+    NumericTarget, SequenceTarget or ClassTarget
         As it was.
 
     Raises
@@ -205,7 +284,9 @@ def target_from_dict(state: dict[str, Any]) -> NumericTarget | ClassTarget:
     kind = state.pop("kind", None)
     if kind == NumericTarget.kind:
         return NumericTarget(**state)
+    if kind == SequenceTarget.kind:
+        return SequenceTarget(**state)
     if kind == ClassTarget.kind:
         classes = np.array(state.pop("classes"), dtype=np.dtype(state.pop("dtype")))
         return ClassTarget(classes, **state)
-    raise InvalidInputError(f"A saved target must be of kind 'numeric' or 'classes'. Got {kind!r}.")
+    raise InvalidInputError(f"A saved target must be of kind 'numeric', 'sequences' or 'classes'. Got {kind!r}.")
