@@ -7,13 +7,13 @@ from skpt.estimators import (
     LinearRegressor,
     MLPClassifier,
     MLPRegressor,
+    RNNClassifier,
+    RNNRegressor,
+    Seq2SeqRegressor,
     TCNClassifier,
     TCNRegressor,
     TransformerClassifier,
     TransformerRegressor,
-    RNNClassifier,
-    RNNRegressor,
-    Seq2SeqRegressor,
 )
 
 __all__ = [
@@ -23,13 +23,13 @@ __all__ = [
     "LinearRegressor",
     "MLPClassifier",
     "MLPRegressor",
+    "RNNClassifier",
+    "RNNRegressor",
+    "Seq2SeqRegressor",
     "TCNClassifier",
     "TCNRegressor",
     "TransformerClassifier",
     "TransformerRegressor",
-    "RNNClassifier",
-    "RNNRegressor",
-    "Seq2SeqRegressor",
     "__version__",
 ]
 

@@ -3,9 +3,9 @@
 from skpt.estimators.cnn import CNNClassifier, CNNRegressor
 from skpt.estimators.linear import LinearClassifier, LinearRegressor
 from skpt.estimators.mlp import MLPClassifier, MLPRegressor
+from skpt.estimators.recurrent import RNNClassifier, RNNRegressor, Seq2SeqRegressor
 from skpt.estimators.tcn import TCNClassifier, TCNRegressor
 from skpt.estimators.transformer import TransformerClassifier, TransformerRegressor
-from skpt.estimators.recurrent import RNNClassifier, RNNRegressor, Seq2SeqRegressor
 
 __all__ = [
     "CNNClassifier",
@@ -14,11 +14,11 @@ __all__ = [
     "LinearRegressor",
     "MLPClassifier",
     "MLPRegressor",
+    "RNNClassifier",
+    "RNNRegressor",
+    "Seq2SeqRegressor",
     "TCNClassifier",
     "TCNRegressor",
     "TransformerClassifier",
     "TransformerRegressor",
-    "RNNClassifier",
-    "RNNRegressor",
-    "Seq2SeqRegressor",
 ]

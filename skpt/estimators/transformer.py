@@ -21,9 +21,7 @@ class _Transformer(SequenceNet):
     module = TransformerModule
 
     _own_constraints: dict = {
-        **dict.fromkeys(
-            ("d_model", "n_heads", "num_layers", "dim_feedforward"), [Interval(Integral, 1, None, closed="left")]
-        ),
+        **{key: [Interval(Integral, 1, None, closed="left")] for key in ("d_model", "n_heads", "num_layers", "dim_feedforward")},
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS)), callable],
         "positional_encoding": [StrOptions({each for each in POSITIONAL_ENCODINGS if each}), None],

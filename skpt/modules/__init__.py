@@ -14,10 +14,10 @@ from skpt.modules.layers import (
 )
 from skpt.modules.linear import LinearModule
 from skpt.modules.mlp import MLPModule
-from skpt.modules.tcn import TCNModule
-from skpt.modules.transformer import TransformerModule
 from skpt.modules.recurrent import RNNModule, Seq2SeqModule
 from skpt.modules.recurrent_layers import Recurrent
+from skpt.modules.tcn import TCNModule
+from skpt.modules.transformer import TransformerModule
 
 __all__ = [
     "ACTIVATIONS",
@@ -32,9 +32,9 @@ __all__ = [
     "Linear",
     "LinearModule",
     "MLPModule",
-    "TCNModule",
-    "TransformerModule",
     "RNNModule",
     "Recurrent",
     "Seq2SeqModule",
+    "TCNModule",
+    "TransformerModule",
 ]
