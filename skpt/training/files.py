@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 import os
+from typing import Any
 
 import torch
 from safetensors.torch import load, save
@@ -11,7 +13,10 @@ from torch import Tensor
 
 from skpt.exceptions import InvalidInputError
 
-__all__ = ["read_tensors", "write_tensors"]
+__all__ = ["join_learnt", "read_tensors", "split_learnt", "write_tensors"]
+
+_LEARNT_KEY = "skpt.estimator"  # what an estimator learnt besides weights, as JSON bytes beside the weights
+_BEGINNINGS_OF_TORCH = (b"PK", b"\x80")  # a zip, or a pickle of old
 
 
 def write_tensors(state: dict[str, Tensor], f, use_safetensors: bool) -> None:
@@ -48,15 +53,15 @@ def write_tensors(state: dict[str, Tensor], f, use_safetensors: bool) -> None:
             os.remove(temporary)
 
 
-def read_tensors(f, use_safetensors: bool) -> dict[str, Tensor]:
+def read_tensors(f, use_safetensors: bool | None = None) -> dict[str, Tensor]:
     """Read what `write_tensors` wrote, onto the CPU.
 
     Parameters
     ----------
     f : path or binary file
         Where from.
-    use_safetensors : bool
-        The format.
+    use_safetensors : bool, default=None
+        The format; None takes the one that the content begins like.
 
     Returns
     -------
@@ -73,6 +78,8 @@ def read_tensors(f, use_safetensors: bool) -> dict[str, Tensor]:
             content = file.read()
     else:
         content = f.read()
+    if use_safetensors is None:
+        use_safetensors = not content.startswith(_BEGINNINGS_OF_TORCH)
     try:
         if use_safetensors:
             return load(content)
@@ -83,3 +90,42 @@ def read_tensors(f, use_safetensors: bool) -> dict[str, Tensor]:
             f"The file of weights must be one of {kind}. Reading {f!r} as such failed with {type(error).__name__}. If it is "
             f"one of {other}, pass use_safetensors={not use_safetensors}."
         ) from error
+
+
+def join_learnt(state: dict[str, Tensor], learnt: dict[str, Any]) -> dict[str, Tensor]:
+    """Give weights with what an estimator learnt besides, for one file.
+
+    Parameters
+    ----------
+    state : dict of str to Tensor
+        The weights.
+    learnt : dict
+        JSON types.
+
+    Returns
+    -------
+    dict of str to Tensor
+        What `split_learnt` takes apart again.
+    """
+    return {**state, _LEARNT_KEY: torch.frombuffer(bytearray(json.dumps(learnt).encode()), dtype=torch.uint8)}
+
+
+def split_learnt(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any] | None]:
+    """Give the weights of a file, and what the estimator learnt besides.
+
+    Parameters
+    ----------
+    state : dict of str to Tensor
+        What a file holds.
+
+    Returns
+    -------
+    state : dict of str to Tensor
+        The weights.
+    learnt : dict or None
+        JSON types; None where the file holds weights alone.
+    """
+    if not isinstance(state, dict) or _LEARNT_KEY not in state:
+        return state, None
+    state = dict(state)
+    return state, json.loads(bytes(state.pop(_LEARNT_KEY).tolist()))

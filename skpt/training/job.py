@@ -12,6 +12,7 @@ from skpt.training.batches import Batches, rows_at_a_time, rows_of
 from skpt.training.criteria import row_losses
 from skpt.training.monitor import Monitor
 from skpt.training.schedules import Schedule
+from skpt.training.transfer import Frozen
 
 __all__ = ["TrainingJob", "evaluate", "loss_of_zeros"]
 
@@ -40,6 +41,10 @@ class TrainingJob:
         How the learning rate changes.
     max_grad_norm : float, default=None
         The largest norm that the gradient of all weights may have.
+    frozen : Frozen, default=Frozen()
+        What is held still.
+    unfreeze_after : int, default=None
+        Number of epochs after which that trains too.
     owner : str, default="The model"
         Whose training it is, for messages.
     after_epoch : callable, default=None
@@ -57,6 +62,8 @@ class TrainingJob:
     valid: Batches | None = None
     schedule: Schedule | None = None
     max_grad_norm: float | None = None
+    frozen: Frozen = field(default_factory=Frozen)
+    unfreeze_after: int | None = None
     owner: str = "The model"
     after_epoch: Callable[[], None] | None = None
     error: Exception | None = None

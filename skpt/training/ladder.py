@@ -25,6 +25,7 @@ from skpt.training.job import TrainingJob
 from skpt.training.monitor import check_finite
 from skpt.training.randomness import borrowed_global_generator
 from skpt.training.threads import threads_for
+from skpt.training.transfer import Frozen
 
 __all__ = ["BatchesDataset", "TrainingLadder"]
 
@@ -55,6 +56,8 @@ class BatchesDataset(Dataset):
 
 class TrainingLadder(NeuralNet):
     """A skorch net whose epochs are run over batches in memory, with weights, and watched for divergence."""
+
+    frozen_ = Frozen()  # what is held still while it trains
 
     def replaced_rungs(self) -> list[str]:
         """Name the steps that a subclass replaced."""
@@ -88,7 +91,9 @@ class TrainingLadder(NeuralNet):
         train = self.get_iterator(job.train, training=True)
         valid = None if job.valid is None else self.get_iterator(job.valid, training=False)
         kept, best = self._copy_weights(), None
-        for _ in range(job.max_epochs):
+        for epoch in range(job.max_epochs):
+            if epoch == job.unfreeze_after:
+                self._unfreeze()
             started = time.perf_counter()
             self.notify("on_epoch_begin", **datasets)
             place = (len(job.monitor.train_loss) + 1, self.optimizer_.param_groups[0]["lr"], job.owner)
@@ -114,6 +119,11 @@ class TrainingLadder(NeuralNet):
                 break
         if best is not None:
             self._put_weights(best)
+
+    def _unfreeze(self) -> None:
+        self.frozen_.release(self.module_)
+        self.frozen_ = Frozen()
+        self._set_training(False)  # the next step puts all layers into training mode
 
     def _mean_epoch_loss(self, iterator, training: bool, prefix: str, step_fn, place: tuple) -> float:
         self.run_single_epoch(iterator, training=training, prefix=prefix, step_fn=step_fn)
@@ -170,6 +180,8 @@ class TrainingLadder(NeuralNet):
         for module in (self.module_, self.criterion_):
             if module.training != training:
                 module.train(training)
+                if training and module is self.module_:
+                    self.frozen_.keep_statistics(module)
 
     def train_step(self, batch, **fit_params):
         """Make one optimization step.

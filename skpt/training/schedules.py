@@ -12,6 +12,7 @@ from torch.optim import SGD, lr_scheduler
 
 from skpt.exceptions import UnknownParameterError, nearest_name
 from skpt.training.arguments import check_arguments
+from skpt.training.transfer import follow_rates
 
 __all__ = ["SCHEDULES", "LearningRate", "Schedule", "find_schedule"]
 
@@ -57,9 +58,25 @@ class Schedule:
 
     def callback(self) -> LRScheduler:
         """Give skorch's callback of this schedule."""
-        return LRScheduler(
+        return _ScheduleOfAllGroups(
             policy=self.policy, monitor=self.monitor, step_every=self.step_every, event_name=None, **self.params
         )
+
+
+class _ScheduleOfAllGroups(LRScheduler):
+    """skorch's callback, after which loaded weights have their multiple of the rate of the others, whatever the schedule."""
+
+    def on_train_begin(self, net, **kwargs):
+        super().on_train_begin(net, **kwargs)
+        follow_rates(net.optimizer_)
+
+    def on_batch_end(self, net, training, **kwargs):
+        super().on_batch_end(net, training, **kwargs)
+        follow_rates(net.optimizer_)
+
+    def on_epoch_end(self, net, **kwargs):
+        super().on_epoch_end(net, **kwargs)
+        follow_rates(net.optimizer_)
 
 
 def find_schedule(schedule, params: Mapping, *, lr: float, n_epochs: int, n_batches: int, monitor: str) -> Schedule | None:
