@@ -84,14 +84,16 @@ class Rows:
 
 
 class StackedLinear:
-    """(M, N, I) to (M, N, O), or to (M, O, N) for the last one."""
+    """(M, N, I) to (M, N, O), or to (M, O, N) for the last one. What is frozen has no gradient."""
 
-    def __init__(self, weight: Tensor, bias: Tensor | None, weight_grad: Tensor, bias_grad: Tensor | None, *, last: bool):
+    def __init__(
+        self, weight: Tensor, bias: Tensor | None, weight_grad: Tensor | None, bias_grad: Tensor | None, *, last: bool
+    ):
         self.weight, self.weight_grad = weight, weight_grad  # (M, O, I)
         self.last = last
         as_rows = (lambda b: b.unsqueeze(2)) if last else (lambda b: b.unsqueeze(1))
         self.bias = None if bias is None else as_rows(bias)
-        self.bias_grad = None if bias is None else as_rows(bias_grad)
+        self.bias_grad = None if bias_grad is None else as_rows(bias_grad)
         self.weight_t = weight.transpose(1, 2)
         self.needs_input_grad = True
         self._out: dict[int, Tensor] = {}
@@ -114,8 +116,9 @@ class StackedLinear:
     def backward(self, g: Tensor, rows: Rows) -> Tensor | None:
         """Write the gradients of the weights; give that of the input."""
         g_rows, g_outputs = (g.transpose(1, 2), g) if self.last else (g, g.transpose(1, 2))
-        torch.bmm(g_outputs, self.x, out=self.weight_grad)
-        if self.bias is not None:
+        if self.weight_grad is not None:
+            torch.bmm(g_outputs, self.x, out=self.weight_grad)
+        if self.bias_grad is not None:
             torch.sum(g, 2 if self.last else 1, keepdim=True, out=self.bias_grad)
         if not self.needs_input_grad:
             return None
@@ -156,11 +159,22 @@ class StackedActivation:
 
 
 class StackedAffine:
-    """A fixed scale and offset of each model's outputs, of shape (M, O, N)."""
+    """A fixed scale and offset of each model: of outputs (M, O, N) the shape (M, O, 1), of hidden units (M, N, I) (M, 1, I)."""
 
-    def __init__(self, layers: list[Affine]):
-        self.scale = torch.stack([layer.scale for layer in layers]).unsqueeze(2)  # (M, O, 1)
-        self.offset = torch.stack([layer.offset for layer in layers]).unsqueeze(2)
+    def __init__(self, scale: Tensor, offset: Tensor):
+        self.scale, self.offset = scale, offset
+
+    @classmethod
+    def from_layers(cls, layers: list[Affine]) -> StackedAffine:
+        """Take the models' layers after the last linear one."""
+        return cls(*(torch.stack([getattr(layer, name) for layer in layers]).unsqueeze(2) for name in ("scale", "offset")))
+
+    @classmethod
+    def from_norms(cls, layers: list[BatchNorm1d]) -> StackedAffine:
+        """Take the models' layers of frozen batch normalisation: by running statistics it is a scale and an offset."""
+        scales = [layer.weight.detach() * torch.rsqrt(layer.running_var + layer.eps) for layer in layers]
+        offsets = [n.bias.detach() - n.running_mean * scale for n, scale in zip(layers, scales, strict=True)]
+        return cls(torch.stack(scales).unsqueeze(1), torch.stack(offsets).unsqueeze(1))
 
     def forward(self, x: Tensor, rows: Rows) -> Tensor:
         """Scale and shift."""
@@ -198,10 +212,15 @@ class StackedDropout:
 class StackedBatchNorm:
     """Batch normalisation by weighted statistics; see `skpt.modules.BatchNorm1d`."""
 
-    def __init__(self, layers: list[BatchNorm1d], weight: Tensor, bias: Tensor, weight_grad: Tensor, bias_grad: Tensor):
+    def __init__(
+        self, layers: list[BatchNorm1d], weight: Tensor, bias: Tensor, weight_grad: Tensor | None, bias_grad: Tensor | None
+    ):
         self.layers = layers
         self.weight, self.bias = weight.unsqueeze(1), bias.unsqueeze(1)  # (M, 1, I)
-        self.weight_grad, self.bias_grad = weight_grad.unsqueeze(1), bias_grad.unsqueeze(1)
+        # The gradient of the input needs both, also where the weights are frozen.
+        self.weight_grad, self.bias_grad = (
+            (torch.empty_like(weight) if grad is None else grad).unsqueeze(1) for grad in (weight_grad, bias_grad)
+        )
         self.running_mean = torch.stack([layer.running_mean for layer in layers]).unsqueeze(1)
         self.running_var = torch.stack([layer.running_var for layer in layers]).unsqueeze(1)
         self.n_batches = [int(layer.num_batches_tracked) for layer in layers]
@@ -240,19 +259,23 @@ class StackedBatchNorm:
         return [self.running_mean, self.running_var]
 
 
-def stack_layer(layers: list[nn.Module], blocks: list[tuple[Tensor, Tensor]], *, last: bool, after=None):
+def stack_layer(
+    layers: list[nn.Module], blocks: list[tuple[Tensor, Tensor | None]], *, last: bool, after=None, still: bool = False
+):
     """Make one stacked layer of the models' layers of one position.
 
     Parameters
     ----------
     layers : list of nn.Module
         One of each model, all of the same class and shape.
-    blocks : list of (Tensor, Tensor)
-        Weights and gradients of each parameter, models first.
+    blocks : list of (Tensor, Tensor or None)
+        Weights and gradients of each parameter, models first; no gradients of what is frozen.
     last : bool
         Whether it is the last linear layer, or follows it.
     after : object, default=None
         The stacked layer before it. None for the first.
+    still : bool, default=False
+        Whether running statistics are frozen.
 
     Returns
     -------
@@ -265,12 +288,14 @@ def stack_layer(layers: list[nn.Module], blocks: list[tuple[Tensor, Tensor]], *,
         bias, bias_grad = rest[0] if rest else (None, None)
         return StackedLinear(weight, bias, weight_grad, bias_grad, last=last)
     if isinstance(layer, BatchNorm1d):
+        if still:
+            return StackedAffine.from_norms(layers)
         (weight, weight_grad), (bias, bias_grad) = blocks
         return StackedBatchNorm(layers, weight, bias, weight_grad, bias_grad)
     if isinstance(layer, Dropout):
         return StackedDropout(layers)
     if isinstance(layer, Affine):
-        return StackedAffine(layers)
+        return StackedAffine.from_layers(layers)
     return StackedActivation(layer, last=last, after=after)
 
 

@@ -29,17 +29,21 @@ class StackedOptimizer:
         All weights and their gradients.
     spread : callable
         Turns one number per model into a number (if they are all equal) or a tensor of shape (n_numbers,).
-    n_steps : int
+    n_steps : int, default=0
         How many steps were made before.
+    factors : float or Tensor of shape (n_numbers,), default=1.0
+        What the learning rate is multiplied by.
     """
 
     state_names: tuple[str, ...] = ()
     per_model: tuple[str, ...] = ("lr", "weight_decay")
 
-    def __init__(self, groups: list[dict], params: Tensor, grads: Tensor, spread: Callable, n_steps: int = 0):
+    def __init__(
+        self, groups: list[dict], params: Tensor, grads: Tensor, spread: Callable, n_steps: int = 0, factors=1.0
+    ):
         self.settings = groups[0]
         self.params, self.grads, self.spread = params, grads, spread
-        self.n_steps = n_steps
+        self.n_steps, self.factors = n_steps, factors
         self.weight_decay = spread([group.get("weight_decay", 0.0) for group in groups])
         self.state: dict[str, Tensor] = {name: torch.zeros_like(params) for name in self.active_states()}
         self.scratch = torch.empty_like(params)
@@ -52,7 +56,8 @@ class StackedOptimizer:
     def rate(self, lrs: list[float], factor: float = 1.0) -> float | Tensor:
         """Give the learning rates times a factor."""
         if self._rates[0] != lrs:
-            self._rates = list(lrs), self.spread(lrs)
+            lr = self.spread(lrs)
+            self._rates = list(lrs), self.factors * lr if isinstance(self.factors, Tensor) else lr
         lr = self._rates[1]
         return lr if factor == 1.0 else times(lr, factor)
 
@@ -184,7 +189,7 @@ _IRRELEVANT = {"params", "fused", "foreach", "capturable", "decoupled_weight_dec
 
 def shared_settings(group: dict) -> tuple:
     """Give the settings of a parameter group that all models of a stack must share, as a hashable key."""
-    own = _IRRELEVANT | set(StackedOptimizer.per_model) | {"initial_lr"}
+    own = _IRRELEVANT | set(StackedOptimizer.per_model) | {"initial_lr", "lr_factor"}
     return tuple(sorted((name, _hashable(value)) for name, value in group.items() if name not in own))
 
 

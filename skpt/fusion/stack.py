@@ -23,6 +23,7 @@ from skpt.training.job import TrainingJob, evaluate
 from skpt.training.monitor import check_finite
 from skpt.training.schedules import LearningRate
 from skpt.training.threads import threads_for
+from skpt.training.transfer import follow_rates
 
 __all__ = ["Stack", "group_key", "train_stack", "why_not_stacked"]
 
@@ -71,15 +72,21 @@ def why_not_stacked(job: TrainingJob) -> str | None:
         return "layers other than activations after the last linear one"
     if any(isinstance(layer, Affine) for layer in list(module)[: linear[-1]]):
         return "an affine layer before the last linear one"
-    if any(p.dtype != torch.float32 or not p.requires_grad for p in module.parameters()):
-        return "weights that are frozen or not float32"
+    if any(p.dtype != torch.float32 for p in module.parameters()):
+        return "weights that are not float32"
+    if not _weights_of(job):
+        return "no weights that train"
+    if job.frozen and job.unfreeze_after is not None:
+        return "layers that are unfrozen while it trains"
     if type(job.optimizer) not in STACKED_OPTIMIZERS:
         return f"the optimizer {type(job.optimizer).__name__}"
     groups = job.optimizer.param_groups
-    if len(groups) != 1 or any(groups[0].get(name) for name in ("amsgrad", "maximize", "differentiable")):
+    if not _differ_by_rate_alone(groups) or any(groups[0].get(name) for name in ("amsgrad", "maximize", "differentiable")):
         return "optimizer settings of its own"
-    if sum(p.numel() for p in groups[0]["params"]) != sum(p.numel() for p in module.parameters()):
+    if sum(p.numel() for group in groups for p in group["params"]) != sum(p.numel() for p in module.parameters()):
         return "an optimizer of other weights than the module's"
+    if len({_n_steps_of(job.optimizer.state.get(p, {})) for p in _weights_of(job)}) > 1:
+        return "weights that made different numbers of steps"
     if type(job.criterion).__module__ != nn.modules.loss.__name__ or job.criterion.reduction != "none":
         return f"the criterion {type(job.criterion).__name__}"
     if list(job.criterion.parameters()) or list(job.criterion.buffers()):
@@ -111,6 +118,8 @@ def group_key(job: TrainingJob) -> Hashable:
         layers,
         type(job.criterion),
         criterion,
+        tuple(p.requires_grad for p in job.module.parameters()),
+        job.frozen.statistics,
         type(job.optimizer),
         shared_settings(job.optimizer.param_groups[0]),
         _n_steps_before(job),
@@ -130,13 +139,26 @@ def _batch_rows(job: TrainingJob) -> tuple[int, int, int]:
     return n_batches, size if n_batches > 1 else 0, min(filled, size) if n_batches > 1 else filled
 
 
+def _differ_by_rate_alone(groups: list[dict]) -> bool:
+    """Whether there is one parameter group, or a second one of loaded weights that have their share of its rate."""
+    settings = {(shared_settings(group), group.get("weight_decay")) for group in groups}
+    return len(settings) == 1 and all("lr_factor" in group for group in groups[1:]) and len(groups) <= 2
+
+
+def _weights_of(job: TrainingJob) -> list[nn.Parameter]:
+    """The weights that train."""
+    return [p for p in job.module.parameters() if p.requires_grad]
+
+
+def _n_steps_of(state: dict) -> int:
+    """How many steps a weight has made, by its state in an optimizer."""
+    if "step" in state:
+        return int(state["step"])
+    return int(state.get("momentum_buffer") is not None)  # torch's SGD does not count
+
+
 def _n_steps_before(job: TrainingJob) -> int:
-    states = list(job.optimizer.state.values())
-    if not states:
-        return 0
-    if "step" in states[0]:
-        return int(states[0]["step"])
-    return int(bool(states[0].get("momentum_buffer") is not None))  # torch's SGD does not count
+    return _n_steps_of(job.optimizer.state.get(_weights_of(job)[0], {}))
 
 
 class Stack:
@@ -167,7 +189,7 @@ class Stack:
         self._load_rows()
 
     def _load_weights(self) -> None:
-        per_model = [list(job.module.parameters()) for job in self.jobs]
+        per_model = [_weights_of(job) for job in self.jobs]
         self.shapes = [p.shape for p in per_model[0]]
         n_models, device = len(self.jobs), per_model[0][0].device
         sizes = [n_models * shape.numel() for shape in self.shapes]
@@ -180,19 +202,24 @@ class Stack:
             torch.stack([params[i].detach() for params in per_model], out=block)
         self.grad_blocks = grad_blocks
 
-        names = [name for name, _ in self.jobs[0].module.named_parameters()]
-        by_name = dict(zip(names, zip(self.blocks, grad_blocks, strict=True), strict=True))
+        by_name, trained = {}, iter(zip(self.blocks, grad_blocks, strict=True))
+        for name, p in self.jobs[0].module.named_parameters():
+            still = None if p.requires_grad else torch.stack([job.module.get_parameter(name).detach() for job in self.jobs])
+            by_name[name] = next(trained) if still is None else (still, None)
         children = [list(job.module) for job in self.jobs]
         last = max(i for i, layer in enumerate(children[0]) if isinstance(layer, Linear))
         self.layers = []
+        train = []  # whether a layer has weights that train
         for i, (name, layer) in enumerate(self.jobs[0].module.named_children()):
             blocks = [by_name[f"{name}.{p}"] for p, _ in layer.named_parameters()]
-            after = self.layers[-1] if self.layers else None
-            self.layers.append(stack_layer([c[i] for c in children], blocks, last=i >= last, after=after))
-        # Nothing before the first layer with weights needs a gradient.
-        self.first = next(i for i, layer in enumerate(self.layers) if isinstance(layer, (StackedLinear, StackedBatchNorm)))
-        if isinstance(self.layers[self.first], StackedLinear):
-            self.layers[self.first].needs_input_grad = False
+            train.append(any(grad is not None for _, grad in blocks))
+            after, still = self.layers[-1] if self.layers else None, name in self.jobs[0].frozen.statistics
+            self.layers.append(stack_layer([c[i] for c in children], blocks, last=i >= last, after=after, still=still))
+        # Nothing before the first layer with weights that train needs a gradient.
+        self.first = train.index(True)
+        for layer in self.layers[: self.first + 1]:
+            if isinstance(layer, StackedLinear):
+                layer.needs_input_grad = False
         self.backward_layers = self.layers[self.first :][::-1]
         self.norms = [layer for layer in self.layers if isinstance(layer, StackedBatchNorm)]
         self.kept = [t.clone() for t in self._changing()]
@@ -201,10 +228,10 @@ class Stack:
     def _load_optimizer(self) -> None:
         groups = [job.optimizer.param_groups[0] for job in self.jobs]
         cls = STACKED_OPTIMIZERS[type(self.jobs[0].optimizer)]
-        self.optimizer = cls(groups, self.params, self.grads, self._spread, _n_steps_before(self.jobs[0]))
+        self.optimizer = cls(groups, self.params, self.grads, self._spread, _n_steps_before(self.jobs[0]), self._rate_factors())
         for name, flat in self.optimizer.state.items():
             for m, job in enumerate(self.jobs):
-                for block, p in zip(self._as_blocks(flat), job.module.parameters(), strict=True):
+                for block, p in zip(self._as_blocks(flat), _weights_of(job), strict=True):
                     if name in job.optimizer.state.get(p, {}):
                         block[m] = job.optimizer.state[p][name]
         norms = [job.max_grad_norm for job in self.jobs]
@@ -271,9 +298,22 @@ class Stack:
         """One number per model as one number, or as a tensor that fits `params`."""
         if all(value == values[0] for value in values):
             return float(values[0])
-        per_model = self.params.new_tensor(values)
-        parts = [per_model.view(-1, *[1] * len(s)).expand(-1, *s).reshape(-1) for s in self.shapes]
-        return torch.cat([*parts, per_model.new_zeros(self.n_filling)])
+        return self._spread_out([self.params.new_tensor(values)] * len(self.shapes))
+
+    def _spread_out(self, by_weight: list[Tensor]) -> Tensor:
+        """One number per model for each of its weights, as a tensor that fits `params`."""
+        parts = [t.view(-1, *[1] * len(s)).expand(-1, *s).reshape(-1) for t, s in zip(by_weight, self.shapes, strict=True)]
+        return torch.cat([*parts, self.params.new_zeros(self.n_filling)])
+
+    def _rate_factors(self) -> float | Tensor:
+        """What the learning rate of each weight is multiplied by."""
+        factors = []
+        for job in self.jobs:
+            own = {id(p): group["lr_factor"] for group in job.optimizer.param_groups[1:] for p in group["params"]}
+            factors.append([own.get(id(p), 1.0) for p in _weights_of(job)])
+        if all(factor == 1.0 for of_model in factors for factor in of_model):
+            return 1.0
+        return self._spread_out(list(self.params.new_tensor(factors).T.contiguous()))
 
     def _as_blocks(self, flat: Tensor) -> list[Tensor]:
         n_models = len(self.jobs)
@@ -489,6 +529,7 @@ class Stack:
             self._store_optimizer(m)
             if m in done:
                 job.optimizer.param_groups[0]["lr"] = self.rates[m].lr
+                follow_rates(job.optimizer)
         keep = [m for m in range(len(self.jobs)) if m not in done]
         self.rates = [self.rates[m] for m in keep]
         self.epochs = [self.epochs[m] for m in keep]
@@ -498,7 +539,7 @@ class Stack:
             self._load()
 
     def _store_weights(self, m: int) -> None:
-        for block, p in zip(self.blocks, self.jobs[m].module.parameters(), strict=True):
+        for block, p in zip(self.blocks, _weights_of(self.jobs[m]), strict=True):
             p.data.copy_(block[m])
         for norm in self.norms:
             norm.store(m)
@@ -512,7 +553,7 @@ class Stack:
             return
         states = {name: self._as_blocks(flat) for name, flat in self.optimizer.state.items()}
         counts = type(optimizer) is not torch.optim.SGD
-        for i, p in enumerate(self.jobs[m].module.parameters()):
+        for i, p in enumerate(_weights_of(self.jobs[m])):
             state = {name: blocks[i][m].clone() for name, blocks in states.items()}
             if counts:
                 state["step"] = torch.tensor(float(self.optimizer.n_steps))

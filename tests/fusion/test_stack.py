@@ -18,6 +18,7 @@ from skpt.training.criteria import build_criterion, mean_loss
 from skpt.training.job import TrainingJob
 from skpt.training.monitor import Monitor
 from skpt.training.schedules import find_schedule
+from skpt.training.transfer import find_frozen, scale_loaded_rates
 
 OPTIMIZERS = {
     "sgd": lambda p: optim.SGD(p, lr=0.05),
@@ -67,6 +68,8 @@ def make_job(
     max_epochs=3,
     max_grad_norm=None,
     lr=None,
+    freeze=None,
+    factor=1.0,
 ):
     generator = torch.Generator().manual_seed(seed)
     cls, params, kind = CRITERIA[criterion]
@@ -84,12 +87,18 @@ def make_job(
     built = OPTIMIZERS[optimizer](module.parameters())
     if lr is not None:
         built.param_groups[0]["lr"] = lr
-    return TrainingJob(module, rows, build_criterion(cls, params), built, max_epochs, max_grad_norm=max_grad_norm)
+    scale_loaded_rates(built, module[0].parameters(), factor)
+    frozen = find_frozen(module, freeze, "The model")
+    frozen.hold(module)
+    return TrainingJob(
+        module, rows, build_criterion(cls, params), built, max_epochs, max_grad_norm=max_grad_norm, frozen=frozen
+    )
 
 
 def obvious_loop(job):
     """Train as a textbook does; give the mean loss of each epoch."""
     job.module.train()
+    job.frozen.keep_statistics(job.module)
     curve = []
     for _ in range(job.max_epochs):
         total = 0.0
@@ -171,6 +180,44 @@ def test_every_shape(**drawn):
     assert_same_as_loop(make_job(max_epochs=2, optimizer="sgd", **drawn), rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    "freeze",
+    ["hidden_1", "hidden_2", "hidden*", "output", "*.bias", "batch_norm_1", "batch_norm_1.bias", ("hidden*", "batch_norm*")],
+    ids=str,
+)
+@pytest.mark.parametrize("optimizer", ["sgd, momentum", "adam"])
+def test_frozen_layers(freeze, optimizer):
+    job = make_job(hidden=(6, 5), batch_norm=True, freeze=freeze, optimizer=optimizer, max_grad_norm=1.0, weighted=True)
+    with torch.no_grad():  # running statistics that are not those of the data
+        for name in ("batch_norm_1", "batch_norm_2"):
+            job.module.get_submodule(name).running_mean.normal_(generator=torch.Generator().manual_seed(3))
+    before = {name: t.clone() for name, t in job.module.state_dict().items()}
+    reference = assert_same_as_loop(job)
+    of_statistics = tuple(f"{name}.{kind}" for name in job.frozen.statistics for kind in ("running", "num"))
+    still = {*job.frozen.weights, *(name for name in before if name.startswith(of_statistics))}
+    assert still
+    for name, tensor in job.module.state_dict().items():
+        assert torch.equal(tensor, before[name]) == (name in still), name
+    assert len(job.optimizer.state) == len(reference.optimizer.state)
+
+
+@pytest.mark.parametrize("factor", [0.0, 0.1, 2.0])
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_rates_of_loaded_weights(optimizer, factor):
+    job = make_job(factor=factor, optimizer=optimizer, hidden=(6, 5))
+    before = job.module[0].weight.clone()
+    assert_same_as_loop(job)
+    assert torch.equal(job.module[0].weight, before) == (factor == 0)
+
+
+def test_weights_that_made_different_numbers_of_steps_train_alone():
+    job = make_job(freeze="hidden_1", optimizer="adam")
+    train_stack([job])
+    assert why_not_stacked(job) is None
+    job.frozen.release(job.module)
+    assert why_not_stacked(job) == "weights that made different numbers of steps"
+
+
 @pytest.mark.parametrize("max_grad_norm", [0.01, 1.0, 1e6])
 def test_clipped_gradients(max_grad_norm):
     assert_same_as_loop(make_job(max_grad_norm=max_grad_norm))
@@ -183,9 +230,10 @@ def test_clipped_gradients(max_grad_norm):
     optimizer=st.sampled_from(sorted(OPTIMIZERS)),
     criterion=st.sampled_from(["mse", "cross_entropy", "bce", "huber"]),
     n_samples=st.integers(20, 60),
+    frozen=st.booleans(),
     seed=st.integers(0, 1000),
 )
-def test_company_changes_nothing(n_models, batch_norm, optimizer, criterion, n_samples, seed):
+def test_company_changes_nothing(n_models, batch_norm, optimizer, criterion, n_samples, frozen, seed):
     def jobs():
         return [
             make_job(
@@ -197,6 +245,8 @@ def test_company_changes_nothing(n_models, batch_norm, optimizer, criterion, n_s
                 weighted=m % 3 == 1,
                 max_epochs=1 + m,
                 lr=0.01 * (1 + m % 2),
+                factor=[1.0, 0.1, 0.5][m % 3],
+                freeze="hidden_1" if frozen else None,
             )
             for m in range(n_models)
         ]
@@ -342,8 +392,12 @@ def spoil(job, what):
         job.module = FeedForward(Linear(4, 4), BatchNorm1d(4, affine=False), Linear(4, 3))
     elif what == "layers other than activations after the last linear one":
         job.module.append(Dropout(0.5))
-    elif what == "weights that are frozen or not float32":
-        job.module.hidden_1.weight.requires_grad_(False)
+    elif what == "weights that are not float32":
+        job.module.hidden_1.double()
+    elif what == "no weights that train":
+        job.module.requires_grad_(False)
+    elif what == "layers that are unfrozen while it trains":
+        job.frozen, job.unfreeze_after = find_frozen(job.module, "hidden_1", "The model"), 2
     elif what == "the optimizer Adadelta":
         job.optimizer = optim.Adadelta(job.module.parameters())
     elif what == "optimizer settings of its own":
@@ -370,7 +424,9 @@ def spoil(job, what):
         "a layer that occurs twice",
         "batch normalisation with settings of its own",
         "layers other than activations after the last linear one",
-        "weights that are frozen or not float32",
+        "weights that are not float32",
+        "no weights that train",
+        "layers that are unfrozen while it trains",
         "the optimizer Adadelta",
         "optimizer settings of its own",
         "an optimizer of other weights than the module's",
@@ -398,10 +454,11 @@ def test_who_cannot_be_stacked_says_why(what):
         ({"n_samples": 37}, {"n_samples": 80}),
         ({"max_grad_norm": 1.0}, {"max_grad_norm": None}),
         ({"batch_norm": True}, {"batch_norm": False}),
+        ({"freeze": "hidden_1"}, {"freeze": "hidden_1.bias"}),
     ],
 )
 def test_what_differs_in_structure_is_not_of_one_group(one, other):
-    assert group_key(make_job(1, **one)) == group_key(make_job(2, **one, lr=0.5, max_epochs=9, weighted=True))
+    assert group_key(make_job(1, **one)) == group_key(make_job(2, **one, lr=0.5, max_epochs=9, weighted=True, factor=0.1))
     assert group_key(make_job(**one)) != group_key(make_job(**other))
 
 
