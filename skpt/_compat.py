@@ -2,6 +2,7 @@
 
 from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils._param_validation import (
+    HasMethods,
     Interval,
     InvalidParameterError,
     Options,
@@ -12,6 +13,7 @@ from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 from torch.optim import LBFGS, Optimizer
 
 __all__ = [
+    "HasMethods",
     "Interval",
     "InvalidParameterError",
     "Options",

@@ -55,6 +55,30 @@ PARAMETERS: dict[str, tuple[str, str]] = {
         "float or None",
         "Largest norm of the gradient of all weights; a longer one is shortened to it. None leaves it.",
     ),
+    "pretrained": (
+        "fitted net, path, torch.nn.Module, state dict or None",
+        "Where first weights come from: a fitted estimator or skorch net, a file of weights as `save_params` writes it, a "
+        "network or its state dict. Layers of the same name and shapes are taken over, the others start anew; "
+        "`transfer_report_` lists both. As far as it is known, the layers that give the outputs are taken over only where the "
+        "targets are of one kind with equal classes, and those that read the features only where these have the same names. "
+        "With the first layer comes the scaling of the features, with the last that of the target, where they are "
+        "scaled. Copies of the estimator, as in a search, share what is given here, fitted as it is.",
+    ),
+    "pretrained_lr_factor": (
+        "float",
+        "What the learning rate of the weights taken over is multiplied by: below one they change more slowly than the new "
+        "ones. Unused without `pretrained`.",
+    ),
+    "freeze": (
+        "str, sequence of str or None",
+        'Layers or weights of `module_` that do not train: names, or patterns of ``fnmatch`` such as "hidden_*" or '
+        '("conv*", "*.bias"). Frozen batch normalisation keeps its statistics and computes by them; dropout goes on.',
+    ),
+    "unfreeze_after": (
+        "int or None",
+        "Number of epochs, since the first weights were drawn, after which frozen layers train too. None keeps them frozen. "
+        "Unused without `freeze`.",
+    ),
     "early_stopping": (
         "bool",
         "Whether training ends when the loss on a validation set no longer falls, and the best weights are restored. The "
@@ -128,6 +152,10 @@ ATTRIBUTES: dict[str, tuple[str, str]] = {
     "best_epoch_": (
         "int",
         "The epoch of the lowest validation loss (training loss without a validation set), counted from 1.",
+    ),
+    "transfer_report_": (
+        "skpt.training.TransferReport or None",
+        "What was taken over from `pretrained` and what was not, and why; it prints as a table. None without `pretrained`.",
     ),
     "n_features_in_": ("int", "Number of columns of X."),
     "feature_names_in_": ("ndarray of shape (n_features_in_,)", "Names of the columns, where X had names."),

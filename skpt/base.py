@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import copy
 import inspect
-import json
 import logging
-from collections.abc import Iterator, Sequence
+import os
+import warnings
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -36,6 +38,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from skpt._compat import (
+    HasMethods,
     Interval,
     InvalidParameterError,
     Options,
@@ -46,7 +49,7 @@ from skpt._compat import (
     validate_parameter_constraints,
 )
 from skpt._docstrings import ATTRIBUTES, CLASSIFIER_PARAMETERS, PARAMETERS, REGRESSOR_PARAMETERS, complete_docstring
-from skpt.exceptions import InvalidInputError, NotSizedError, UnknownParameterError, nearest_name
+from skpt.exceptions import InvalidInputError, NotSizedError, SkptWarning, UnknownParameterError, nearest_name
 from skpt.fusion import note_alone, train, why_not_stacked
 from skpt.modules.layers import FeedForward
 from skpt.training.arguments import accepted_arguments, check_arguments
@@ -58,8 +61,8 @@ from skpt.training.criteria import (
     find_criterion,
     takes_class_index,
 )
-from skpt.training.features import FeatureScaler, columns_without_numbers, to_float32
-from skpt.training.files import read_tensors, write_tensors
+from skpt.training.features import FeatureScaler, columns_without_numbers, size_in_units_of, to_float32
+from skpt.training.files import join_learnt, read_tensors, split_learnt, write_tensors
 from skpt.training.job import TrainingJob, loss_of_zeros
 from skpt.training.ladder import TrainingLadder
 from skpt.training.monitor import Monitor, warn_if_still_falling, warn_if_useless
@@ -69,6 +72,17 @@ from skpt.training.reporter import EpochReporter
 from skpt.training.rows import hold_out, merge_equal_rows
 from skpt.training.schedules import Schedule, find_schedule
 from skpt.training.targets import ClassTarget, NumericTarget, target_from_dict
+from skpt.training.transfer import (
+    Frozen,
+    Pretrained,
+    TransferReport,
+    find_frozen,
+    loaded_weights,
+    read_pretrained,
+    scale_loaded_rates,
+    transfer_weights,
+    unwrapped,
+)
 
 __all__ = ["NetClassifier", "NetEstimator", "NetRegressor"]
 
@@ -99,8 +113,10 @@ _NAMES_ELSEWHERE = {
     "patience": "n_iter_no_change",
     "solver": "optimizer",
 }
-_STATE_KEY = "skpt.estimator"  # what an estimator learnt besides weights, as JSON bytes in a file of weights
 _STATE_FORMAT = 1
+
+# Root mean square of a column, in the units of a pretrained net, from which it is told of.
+_FAR_FROM_PRETRAINED = 10.0
 
 # Multiplications of a row up to which a network other than a FeedForward predicts in double precision.
 _WORK_IN_DOUBLE = 2_000_000
@@ -145,6 +161,12 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     compile = False
     use_caching = False  # callbacks score what the user gave, not encoded batches
     torch_load_kwargs = None
+    pretrained = None
+    pretrained_lr_factor = 1.0
+    freeze = None
+    unfreeze_after = None
+    transfer_report_ = None
+    _cloned_from = None  # a weak reference to the fitted estimator that this is a copy of
 
     _criteria_by_name: dict[str, type[nn.Module]] = {}
 
@@ -167,6 +189,10 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         "weight_decay": [Interval(Real, 0, None, closed="left")],
         "lr_schedule": [str, callable, None],
         "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
+        "pretrained": [str, os.PathLike, Mapping, nn.Module, HasMethods("get_params"), None],
+        "pretrained_lr_factor": [Interval(Real, 0, None, closed="left")],
+        "freeze": [str, list, tuple, None],
+        "unfreeze_after": [Interval(Integral, 1, None, closed="left"), None],
         "early_stopping": ["boolean"],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
@@ -271,15 +297,34 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         """
         for name in params:
             self._check_name(name)
+        if "pretrained" in params:
+            params["pretrained"] = _fitted_origin(params["pretrained"])
         vars(self).update(params)
         if self.initialized_ and hasattr(self, "optimizer_"):
             for name, value in params.items():
                 setting = name.removeprefix("optimizer__")
-                if name in ("lr", "weight_decay") or (setting != name and setting != "param_groups"):
+                if setting == "lr":
+                    self._set_rates(value)
+                elif name == "weight_decay" or (setting != name and setting != "param_groups"):
                     for group in self.optimizer_.param_groups:
                         if setting in group:
                             group[setting] = value
         return self
+
+    def _set_rates(self, lr) -> None:
+        """Give all weights a learning rate; those taken over their multiple of it."""
+        for group in self.optimizer_.param_groups:
+            group["lr"] = lr * group["lr_factor"] if "lr_factor" in group else lr
+
+    def __sklearn_clone__(self):
+        """Copy as scikit-learn does, but `pretrained` stays the object that it is: a copy of it would not be fitted."""
+        bare = object.__new__(type(self))
+        vars(bare).update(vars(self), pretrained=None)
+        copied = BaseEstimator.__sklearn_clone__(bare)
+        vars(copied)["pretrained"] = self.pretrained  # skorch does not let a network be set outside of its own methods
+        if self.initialized_:  # a search copies what is to become the parameter `pretrained` too
+            copied._cloned_from = weakref.ref(self)
+        return copied
 
     def _validate_params(self) -> None:
         constraints = {**self._parameter_constraints, **self._own_constraints}
@@ -593,8 +638,8 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             self._build(1)
         return self
 
-    def _build(self, n_batches: int, monitored: str = "train_loss") -> None:
-        """Build everything that skorch calls a component."""
+    def _build(self, n_batches: int, monitored: str = "train_loss", *, transfer: bool = True) -> None:
+        """Build everything that skorch calls a component, with weights of `pretrained` where they are asked for."""
         self.device_ = _find_device(self.device)
         self.schedule_ = self._find_schedule(n_batches, monitored)
         self.initialized_ = False
@@ -602,6 +647,9 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         self._initialize_virtual_params()
         self._initialize_callbacks()
         self._initialize_module()
+        self.frozen_ = Frozen()
+        if transfer:
+            self.transfer_report_ = None if self.pretrained is None else self._transfer()
         self._initialize_criterion()
         self._initialize_optimizer()
         self._initialize_history()
@@ -626,19 +674,23 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
 
     def initialize_module(self):
         """Build the network from the sizes that were learnt; its first weights come from the seed."""
-        arguments = {**self._size_arguments(), **self.module_arguments(), **self.get_params_for("module")}
         check_arguments(self.module, self.get_params_for("module"), "module")
+        self.module_ = self._make_module(self.streams_.weights, self._noise_generator)
+        return self
+
+    def _make_module(self, weights: torch.Generator, noise, **sizes) -> nn.Module:
+        """Make a network of the sizes that were learnt, or of others, from generators; `noise` gives one."""
+        arguments = {**self._size_arguments(), **sizes, **self.module_arguments(), **self.get_params_for("module")}
         accepted = accepted_arguments(self.module) or ()
         context = nullcontext()
         if "generator" in accepted:
-            arguments["generator"] = self.streams_.weights
+            arguments["generator"] = weights
         else:
-            context = borrowed_global_generator(self.streams_.weights)
+            context = borrowed_global_generator(weights)
         if "noise_generator" in accepted:
-            arguments["noise_generator"] = self._noise_generator()
+            arguments["noise_generator"] = noise()
         with context:
-            self.module_ = self.module(**arguments)
-        return self
+            return self.module(**arguments)
 
     def _noise_generator(self) -> torch.Generator:
         if self.device_.type == "cpu":
@@ -681,7 +733,11 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         if self.weight_decay:
             settings.setdefault("weight_decay", self.weight_decay)
         self.optimizer_ = build_optimizer(optimizer, groups, settings)
+        self._scale_loaded_rates()
         return self
+
+    def _scale_loaded_rates(self) -> None:
+        scale_loaded_rates(self.optimizer_, loaded_weights(self.module_, self.transfer_report_), self.pretrained_lr_factor)
 
     def initialize_history(self):
         """Start an empty history."""
@@ -705,30 +761,92 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     def check_data(self, X, y=None) -> None:
         """Nothing to check: X and y were read before."""
 
+    # ------------------------------------------------------------------ transfer
+
+    def _transfer(self) -> TransferReport:
+        """Take over what fits of `pretrained`: weights, and the scales that they were learnt with."""
+        owner = type(self).__name__
+        if self.pretrained is self:
+            raise InvalidInputError(f"The 'pretrained' parameter of {owner} must be another net. Set warm_start=True to go on.")
+        pretrained = read_pretrained(self.pretrained, owner)
+        known, head = pretrained.learnt or {}, self._head()
+        target = target_from_dict(known["target"]) if known.get("target") else None
+        refused = {}
+        names, their_names = getattr(self, "feature_names_in_", None), known.get("feature_names_in")
+        if names is not None and their_names is not None and names.tolist() != their_names:
+            refused.update(dict.fromkeys(self._sized_by("n_features"), "the features have other names"))
+        if target is not None and not self.target_.agrees_with(target):
+            refused.update(dict.fromkeys(head, "the target is another"))
+        report = transfer_weights(self.module_, pretrained.state, pretrained.source, refused=refused, together=head)
+        new = {each.name for each in report.new}
+        if next(iter(unwrapped(self.module_).state_dict())) not in new:
+            self._take_over_feature_scale(pretrained, report)
+        if not head & new:
+            self._take_over_target_scale(pretrained, target, report)
+        return report
+
+    def _head(self) -> set[str]:
+        """Name the weights whose layers say what the outputs mean."""
+        return self._sized_by("n_outputs")
+
+    def _sized_by(self, name: str) -> set[str]:
+        """Name the weights whose shapes change with a size of the network: those of another one tell."""
+        size = self._size_arguments().get(name)
+        if not isinstance(size, Integral):
+            return set()
+        other = self._make_module(torch.Generator(), torch.Generator, **{name: 2 * size}).state_dict()
+        here = unwrapped(self.module_).state_dict()
+        return {each for each, t in here.items() if each in other and other[each].shape != t.shape}
+
+    def _take_over_feature_scale(self, pretrained: Pretrained, report: TransferReport) -> None:
+        """Scale the features as the layer that reads them is used to."""
+        source, own = pretrained.source, self.scaler_
+        if pretrained.learnt is None:
+            if own is not None:
+                report.notes.append(f"features are scaled by the new rows: how {source} took them is not known")
+            return
+        state = pretrained.learnt.get("scaler")
+        theirs = None if state is None else FeatureScaler(**state)
+        if own is None:
+            if theirs is not None:
+                report.notes.append(f"features are not scaled, as they were for {source}: standardize_features is off")
+        elif theirs is None:
+            self.scaler_ = None
+            report.notes.append(f"features are not scaled, as they were not for {source}")
+        elif theirs.mean.shape == own.mean.shape:
+            _warn_if_far("features", size_in_units_of(own.mean, own.scale, theirs.mean, theirs.scale), source)
+            self.scaler_ = theirs
+            report.notes.append(f"features are scaled as for {source}")
+
+    def _take_over_target_scale(self, pretrained: Pretrained, target, report: TransferReport) -> None:
+        """Scale the target as the layer that gives it is used to."""
+
     # ------------------------------------------------------------------ training
 
     def _make_job(self, data: _Rows, valid: _Rows | None, max_epochs: int, *, new: bool) -> TrainingJob:
         self.device_ = _find_device(self.device)
         if self._batch_rows(len(data.y)) >= len(data.y):  # one batch holds all rows: neither order nor number matters
             data = data.merged()
-        if new:
-            self._learn_scales(data)
-        batches = self._batches(data, training=True)
-        held_out = None if valid is None else self._batches(valid, training=False)
         monitored = "train_loss" if valid is None else "valid_loss"
         if new:
-            self._build(len(batches), monitored)
-        else:
+            self._learn_scales(data)
+            n_batches = -(-len(data.y) // min(self._batch_rows(len(data.y)), len(data.y)))
+            self._build(n_batches, monitored)  # with the scales of `pretrained`, which batches are encoded by
+        batches = self._batches(data, training=True)
+        held_out = None if valid is None else self._batches(valid, training=False)
+        frozen = find_frozen(self.module_, self.freeze, type(self).__name__, self.frozen_)
+        if not new:
             self._give_generators()
             schedule = self._find_schedule(len(batches), monitored)
+            self._scale_loaded_rates()
             if self.schedule_ is not None:  # a schedule starts anew with each call
-                lr = self.get_params_for("optimizer").get("lr", self.lr)
-                for group in self.optimizer_.param_groups:
-                    group["lr"] = lr
+                self._set_rates(self.get_params_for("optimizer").get("lr", self.lr))
             self.schedule_ = schedule
             self._initialize_callbacks()
         if valid is None:
             self._check_no_callback_needs_validation()
+        frozen_for = None if self.unfreeze_after is None else max(0, self.unfreeze_after - len(self.history_))
+        self._hold(Frozen() if frozen_for == 0 else frozen)
         return TrainingJob(
             module=self.module_,
             train=batches,
@@ -739,6 +857,8 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             monitor=Monitor(self.early_stopping and valid is not None, self.n_iter_no_change, self.tol),
             schedule=self.schedule_,
             max_grad_norm=self.max_grad_norm,
+            frozen=self.frozen_,
+            unfreeze_after=frozen_for if self.frozen_ and frozen_for and frozen_for < max_epochs else None,
             owner=type(self).__name__,
         )
 
@@ -925,9 +1045,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             raise NotSizedError(f"This {type(self).__name__} instance is not fitted yet. Call fit before save_params.")
         f_params = kwargs.pop("f_module", f_params)  # skorch's other name for the same
         if f_params is not None:
-            learnt = bytearray(json.dumps(self._learnt_to_dict()).encode())
-            state = {**self.module_.state_dict(), _STATE_KEY: torch.frombuffer(learnt, dtype=torch.uint8)}
-            write_tensors(state, f_params, use_safetensors)
+            write_tensors(join_learnt(self.module_.state_dict(), self._learnt_to_dict()), f_params, use_safetensors)
         others = {"f_optimizer": f_optimizer, "f_criterion": f_criterion, "f_history": f_history, **kwargs}
         others = {name: f for name, f in others.items() if f is not None}
         if others:
@@ -982,10 +1100,9 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
                 self.device = device
 
     def _read_weights(self, f_params, use_safetensors: bool) -> None:
-        state = read_tensors(f_params, use_safetensors)
-        learnt = state.pop(_STATE_KEY, None)
+        state, learnt = split_learnt(read_tensors(f_params, use_safetensors))
         if learnt is not None:
-            self._learn_from_dict(json.loads(bytes(learnt.tolist())))
+            self._learn_from_dict(learnt)
         elif not self.initialized_:
             raise NotSizedError(
                 f"The file holds weights alone, and this {type(self).__name__} instance has no sizes yet. Call fit or "
@@ -993,7 +1110,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             )
         self._validate_params()
         history = self.history_
-        self._build(1)
+        self._build(1, transfer=False)
         self.history_ = history if history is not None else self.history_
         try:
             self.module_.load_state_dict(state)
@@ -1014,6 +1131,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             "target": self.target_.to_dict(),
             "scaler": None if self.scaler_ is None else self.scaler_.to_dict(),
             "input_shape": vars(self).get("input_shape_"),
+            "transfer": None if self.transfer_report_ is None else self.transfer_report_.to_dict(),
         }
 
     def _learn_from_dict(self, learnt: dict[str, Any]) -> None:
@@ -1032,10 +1150,13 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         self.scaler_ = None if learnt["scaler"] is None else FeatureScaler(**learnt["scaler"])
         if learnt.get("input_shape") is not None:
             self.input_shape_ = tuple(learnt["input_shape"])
+        report = learnt.get("transfer")
+        self.transfer_report_ = None if report is None else TransferReport.from_dict(report)
         self.streams_ = RandomStreams(draw_seed(self.random_state))
 
     def __getstate__(self) -> dict[str, Any]:
         state = vars(self).copy()
+        state.pop("_cloned_from", None)
         if self.initialized_ and self.device_.type != "cpu":
             # For machines without such a device too.
             on_cpu = {name: copy.deepcopy(state[name]).cpu() for name in ("module_", "criterion_")}
@@ -1076,6 +1197,21 @@ class NetRegressor(NetEstimator, NeuralNetRegressor):
         super()._learn_scales(data)
         if self.standardize_target:
             self.target_.standardize(data.y, data.weight)
+
+    def _take_over_target_scale(self, pretrained: Pretrained, target, report: TransferReport) -> None:
+        source, own = pretrained.source, self.target_
+        if pretrained.learnt is None:
+            if self.standardize_target:
+                report.notes.append(f"the target is scaled by the new rows: how {source} took it is not known")
+            return
+        theirs = NumericTarget(own.n_outputs, own.is_1d, own.dtype) if target is None else target
+        if not self.standardize_target:
+            if (theirs.scale != 1).any() or theirs.mean.any():
+                report.notes.append(f"the target is not scaled, as it was for {source}: standardize_target is off")
+            return
+        _warn_if_far("outputs", size_in_units_of(own.mean, own.scale, theirs.mean, theirs.scale), source)
+        self.target_ = NumericTarget(own.n_outputs, own.is_1d, own.dtype, theirs.mean, theirs.scale)
+        report.notes.append(f"the target is scaled as for {source}")
 
     @property
     def predict_proba(self):
@@ -1201,6 +1337,26 @@ class NetClassifier(NetEstimator, NeuralNetClassifier):
         """
         outputs = self._outputs(X)
         return self.target_.decision(outputs)
+
+
+def _fitted_origin(pretrained):
+    """The estimator that was copied, where a search copied it to make it the parameter of another; else the value itself."""
+    origin = getattr(pretrained, "_cloned_from", None)
+    if origin is None or pretrained.initialized_:
+        return pretrained
+    return origin() or pretrained
+
+
+def _warn_if_far(what: str, sizes: np.ndarray, source: str) -> None:
+    far = np.flatnonzero(sizes.ravel() > _FAR_FROM_PRETRAINED)
+    if len(far):
+        warnings.warn(
+            f"{len(far)} of {sizes.size} {what} are far from those of {source}, in whose units the root mean square of number "
+            f"{far[0]} is {sizes.ravel()[far[0]]:.3g} instead of about 1. If they mean something else, leave their layers out: "
+            "give pretrained a state dict without them.",
+            SkptWarning,
+            stacklevel=8,  # of the user's call of fit
+        )
 
 
 def _spelling_hint(message: str, params: dict[str, Any], constraints: dict[str, list]) -> str:

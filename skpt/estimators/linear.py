@@ -135,6 +135,10 @@ class LinearRegressor(_Linear, NetRegressor):
         weight_decay=0.0,
         lr_schedule=None,
         max_grad_norm=None,
+        pretrained=None,
+        pretrained_lr_factor=1.0,
+        freeze=None,
+        unfreeze_after=None,
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=10,
@@ -158,6 +162,9 @@ class LinearRegressor(_Linear, NetRegressor):
             ones = np.ones(self.target_.n_outputs)
             arguments["units"] = vars(self).get("_units", (ones, 0 * ones))
         return arguments
+
+    def _head(self) -> set[str]:
+        return super()._head() | {"units.scale", "units.offset"}
 
     def _learns_in_target_units(self) -> bool:
         """Whether the weights are learnt in units of the target's spread, which makes one learning rate fit any target."""
@@ -257,6 +264,10 @@ class LinearClassifier(_Linear, NetClassifier):
         weight_decay=0.0,
         lr_schedule=None,
         max_grad_norm=None,
+        pretrained=None,
+        pretrained_lr_factor=1.0,
+        freeze=None,
+        unfreeze_after=None,
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=10,

@@ -11,7 +11,7 @@ from scipy import sparse
 
 from skpt.exceptions import InvalidInputError
 
-__all__ = ["FeatureScaler", "as_numbers", "columns_without_numbers", "to_float32"]
+__all__ = ["FeatureScaler", "as_numbers", "columns_without_numbers", "size_in_units_of", "to_float32"]
 
 
 class FeatureScaler:
@@ -113,6 +113,25 @@ class FeatureScaler:
     def to_dict(self) -> dict[str, Any]:
         """Give everything as JSON types."""
         return {"mean": self.mean.tolist(), "scale": self.scale.tolist()}
+
+
+def size_in_units_of(mean, scale, other_mean, other_scale) -> np.ndarray:
+    """Give the root mean square of columns, after another's mean was taken off and its scale divided by.
+
+    Parameters
+    ----------
+    mean, scale : ndarray
+        Of the columns; a scale of exactly one stands for a constant.
+    other_mean, other_scale : ndarray
+        The other's.
+
+    Returns
+    -------
+    ndarray
+        About one where both are alike.
+    """
+    spread = np.where(scale == 1.0, 0.0, scale)
+    return np.hypot(spread, mean - other_mean) / other_scale
 
 
 def _usable_scale(var: np.ndarray, size: np.ndarray, dtype) -> np.ndarray:

@@ -17,6 +17,7 @@ from skorch.callbacks import Callback
 from skorch.dataset import unpack_data
 from skorch.utils import to_device
 from torch import Tensor, nn
+from torch.optim import LBFGS
 from torch.utils.data import DataLoader, Dataset
 
 from skpt.training.batches import Batches, rows_of
@@ -93,7 +94,8 @@ class TrainingLadder(NeuralNet):
         kept, best = self._copy_weights(), None
         for epoch in range(job.max_epochs):
             if epoch == job.unfreeze_after:
-                self._unfreeze()
+                self._hold(Frozen())
+                self._set_training(False)  # the next step puts all layers into training mode
             started = time.perf_counter()
             self.notify("on_epoch_begin", **datasets)
             place = (len(job.monitor.train_loss) + 1, self.optimizer_.param_groups[0]["lr"], job.owner)
@@ -120,10 +122,13 @@ class TrainingLadder(NeuralNet):
         if best is not None:
             self._put_weights(best)
 
-    def _unfreeze(self) -> None:
+    def _hold(self, frozen: Frozen) -> None:
+        """Hold what is to be frozen still, and nothing else."""
+        if isinstance(self.optimizer_, LBFGS) and frozen != self.frozen_:
+            self.optimizer_.state.clear()  # what it knows of the curvature is about other weights
         self.frozen_.release(self.module_)
-        self.frozen_ = Frozen()
-        self._set_training(False)  # the next step puts all layers into training mode
+        frozen.hold(self.module_)
+        self.frozen_ = frozen
 
     def _mean_epoch_loss(self, iterator, training: bool, prefix: str, step_fn, place: tuple) -> float:
         self.run_single_epoch(iterator, training=training, prefix=prefix, step_fn=step_fn)

@@ -58,6 +58,10 @@ class NumericTarget:
             raise InvalidInputError(_TOO_LARGE)
         self.scale = np.where(scale > 10 * np.finfo(np.float64).eps * np.abs(self.mean), scale, 1.0)
 
+    def agrees_with(self, other) -> bool:
+        """Say whether a network's outputs mean the same for another target, but for the scale."""
+        return isinstance(other, NumericTarget) and other.n_outputs == self.n_outputs
+
     def check(self, y: np.ndarray) -> None:
         """Raise if y has not the form that was learnt."""
         n_outputs = 1 if y.ndim == 1 else y.shape[1]
@@ -191,6 +195,11 @@ class ClassTarget:
                 )
             return np.arange(y.shape[1]), True
         return np.unique(y), False
+
+    def agrees_with(self, other) -> bool:
+        """Say whether a network's outputs mean the same for another target: the same classes, in the same form."""
+        form = (self.multilabel, self.takes_index, self.classes.tolist())
+        return isinstance(other, ClassTarget) and (other.multilabel, other.takes_index, other.classes.tolist()) == form
 
     def check(self, y: np.ndarray) -> None:
         """Raise if y has labels that are not among the classes."""

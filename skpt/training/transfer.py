@@ -26,9 +26,11 @@ __all__ = [
     "TransferReport",
     "find_frozen",
     "follow_rates",
+    "loaded_weights",
     "read_pretrained",
     "scale_loaded_rates",
     "transfer_weights",
+    "unwrapped",
 ]
 
 _COMPILED = "_orig_mod"  # where torch.compile keeps the network
@@ -159,7 +161,7 @@ def read_pretrained(pretrained, owner: str) -> Pretrained:
         if module is not pretrained:
             learnt = pretrained._learnt_to_dict() if hasattr(pretrained, "_learnt_to_dict") else {}
     else:
-        name, state = "the state dict", pretrained
+        state, name = pretrained, "the state dict" if isinstance(pretrained, Mapping) else name
     if not isinstance(state, Mapping) or not _tensors(state):
         rule = "a fitted net, the path of a file of weights, a torch.nn.Module or its state dict"
         if hasattr(pretrained, "fit"):
@@ -193,9 +195,9 @@ def transfer_weights(
     source : str
         What they come from, for messages.
     refused : mapping of str to str, default=None
-        Names of layers that are not taken over although they match, and why.
+        Names of tensors whose layers are not taken over although they match, and why.
     together : collection of str, default=()
-        Names of layers that are taken over all, or none.
+        Names of tensors whose layers are taken over all, or none.
 
     Returns
     -------
@@ -207,7 +209,7 @@ def transfer_weights(
     InvalidInputError
         If nothing matches; the network is as it was.
     """
-    module, refused = _unwrapped(module), refused or {}
+    module, refused = unwrapped(module), refused or {}
     here, there = _tensors(module.state_dict()), _tensors(state)
     containers = {name for name, each in module.named_modules() if next(each.children(), None) is not None}
 
@@ -218,9 +220,11 @@ def transfer_weights(
     def fits(name: str) -> bool:
         return name in here and name in there and here[name].shape == there[name].shape
 
-    unfit = {layer_of(name) for name in [*here, *there] if not fits(name)} | refused.keys()
-    if unfit & set(together):
-        unfit |= set(together)
+    refusals = {layer_of(name): reason for name, reason in refused.items()}
+    unfit = {layer_of(name) for name in [*here, *there] if not fits(name)} | refusals.keys()
+    joined = {layer_of(name) for name in together if name in here or name in there}
+    if unfit & joined:
+        unfit |= joined
 
     def note(name: str, mine: Mapping[str, Tensor], other: Mapping[str, Tensor], place: str) -> TensorNote:
         layer = layer_of(name)
@@ -229,7 +233,8 @@ def transfer_weights(
         elif not fits(name):
             reason = f"{tuple(other[name].shape)} {place}"
         else:
-            reason = refused.get(layer, "the rest of its layer does not fit" if layer in unfit else "")
+            apart = "what belongs to it does not fit" if layer in unfit else ""
+            reason = refusals.get(layer, apart)
         return TensorNote(name, tuple(mine[name].shape), reason)
 
     notes = [note(name, here, there, "there") for name in here]
@@ -267,21 +272,21 @@ class Frozen:
 
     def hold(self, module: nn.Module) -> None:
         """Hold them."""
-        for name, parameter in _unwrapped(module).named_parameters():
+        for name, parameter in unwrapped(module).named_parameters():
             if name in self.weights:
                 parameter.requires_grad_(False)
                 parameter.grad = None  # of training before: an optimizer would go on with it
 
     def release(self, module: nn.Module) -> None:
         """Let them train."""
-        for name, parameter in _unwrapped(module).named_parameters():
+        for name, parameter in unwrapped(module).named_parameters():
             if name in self.weights:
                 parameter.requires_grad_(True)
 
     def keep_statistics(self, module: nn.Module) -> None:
         """Put the layers of `statistics` back into evaluation mode, when the network was put into training mode."""
         for name in self.statistics:
-            _unwrapped(module).get_submodule(name).eval()
+            unwrapped(module).get_submodule(name).eval()
 
 
 def find_frozen(module: nn.Module, freeze: str | Iterable[str] | None, owner: str, held: Frozen | None = None) -> Frozen:
@@ -314,7 +319,7 @@ def find_frozen(module: nn.Module, freeze: str | Iterable[str] | None, owner: st
     patterns = [freeze] if isinstance(freeze, str) else list(freeze)
     if not all(isinstance(pattern, str) for pattern in patterns):
         raise InvalidInputError(f"The 'freeze' parameter of {owner} must hold patterns, each a str. Got {freeze!r} instead.")
-    module = _unwrapped(module)
+    module = unwrapped(module)
     weights = [name for name, p in module.named_parameters() if p.requires_grad or (held and name in held.weights)]
     layers = {name: layer for name, layer in module.named_modules() if name}
     norms = [name for name, layer in layers.items() if getattr(layer, "track_running_stats", False)]
@@ -388,6 +393,25 @@ def scale_loaded_rates(optimizer: optim.Optimizer, loaded: Iterable[nn.Parameter
     optimizer.param_groups[:] = groups
 
 
+def loaded_weights(module: nn.Module, report: TransferReport | None) -> list[nn.Parameter]:
+    """Give the parameters of a network that a report says were taken over.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        The network.
+    report : TransferReport or None
+        What was taken over; None stands for nothing.
+
+    Returns
+    -------
+    list of torch.nn.Parameter
+        In the network's order.
+    """
+    names = set() if report is None else {each.name for each in report.loaded}
+    return [p for name, p in unwrapped(module).named_parameters() if name in names]
+
+
 def follow_rates(optimizer: optim.Optimizer) -> None:
     """Set the rate of each group of loaded weights to its multiple of the group before, which a schedule has changed.
 
@@ -401,7 +425,8 @@ def follow_rates(optimizer: optim.Optimizer) -> None:
             loaded["lr"] = group["lr"] * loaded["lr_factor"]
 
 
-def _unwrapped(module: nn.Module) -> nn.Module:
+def unwrapped(module: nn.Module) -> nn.Module:
+    """Give the network that torch.compile may have wrapped."""
     return getattr(module, _COMPILED, module)
 
 

@@ -92,7 +92,7 @@ class TestTransfer:
         assert names(report.loaded) == ["1.weight", "1.bias"]
         assert {each.name: each.reason for each in report.new} == {
             "0.weight": "(3, 5) there",
-            "0.bias": "the rest of its layer does not fit",
+            "0.bias": "what belongs to it does not fit",
         }
 
     def test_weights_beside_other_layers_are_taken_one_by_one(self):
@@ -102,13 +102,13 @@ class TestTransfer:
 
     def test_layers_that_belong_together_are_taken_all_or_none(self):
         module, other = network(n_outputs=3), network()
-        report = transfer_weights(module, other.state_dict(), "other", together=["output", "hidden_2"])
+        report = transfer_weights(module, other.state_dict(), "other", together=["output.weight", "hidden_2.weight", "no.such"])
         assert {name.rpartition(".")[0] for name in names(report.new)} == {"output", "hidden_2"}
 
     def test_layers_can_be_refused(self):
         module, other = network(), network(seed=1)
         before = copied(module)
-        report = transfer_weights(module, other.state_dict(), "other", refused={"output": "its classes are others"})
+        report = transfer_weights(module, other.state_dict(), "other", refused={"output.weight": "its classes are others"})
         assert {each.reason for each in report.new} == {"its classes are others"} == {each.reason for each in report.unused}
         assert torch.equal(module.output.weight, before["output.weight"])
 
