@@ -51,7 +51,7 @@ def test_dependencies_are_those_of_the_design(project):
         return {re.match(r"[\w-]+", each)[0] for each in requirements}
 
     assert names(project["dependencies"]) == {"torch", "skorch", "scikit-learn", "numpy", "pandas", "safetensors"}
-    assert {"plot", "test"} <= set(project["optional-dependencies"])
+    assert {"images", "plot", "test"} <= set(project["optional-dependencies"])
     assert project["requires-python"] == ">=3.11"
     assert project["license"] == "BSD-3-Clause"
 
