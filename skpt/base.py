@@ -14,7 +14,7 @@ import logging
 import os
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from numbers import Integral, Real
@@ -25,7 +25,7 @@ import torch
 from scipy import sparse
 from sklearn.base import BaseEstimator
 from sklearn.callback import CallbackSupportMixin, with_callbacks
-from sklearn.utils import column_or_1d, compute_class_weight
+from sklearn.utils import check_consistent_length, column_or_1d, compute_class_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_array, check_is_fitted, check_X_y, validate_data
@@ -33,9 +33,8 @@ from skorch import NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import PrintLog
 from skorch.dataset import Dataset as SkorchDataset
 from skorch.history import History
-from skorch.utils import is_dataset, to_device
+from skorch.utils import to_device
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from skpt._compat import (
     HasMethods,
@@ -53,7 +52,7 @@ from skpt.exceptions import InvalidInputError, NotSizedError, SkptWarning, Unkno
 from skpt.fusion import note_alone, train, why_not_stacked
 from skpt.modules.layers import FeedForward
 from skpt.training.arguments import accepted_arguments, check_arguments
-from skpt.training.batches import Batches, rows_at_a_time, rows_of
+from skpt.training.batches import Batches, LoaderBatches, rows_at_a_time, rows_of
 from skpt.training.criteria import (
     CLASSIFICATION_CRITERIA,
     REGRESSION_CRITERIA,
@@ -71,6 +70,7 @@ from skpt.training.randomness import RandomStreams, borrowed_global_generator, d
 from skpt.training.reporter import EpochReporter
 from skpt.training.rows import hold_out, merge_equal_rows
 from skpt.training.schedules import Schedule, find_schedule
+from skpt.training.sources import RowSource, take_rows, unpack
 from skpt.training.targets import ClassTarget, NumericTarget, target_from_dict
 from skpt.training.transfer import (
     Frozen,
@@ -133,11 +133,12 @@ class _Rows:
 
     def take(self, index: np.ndarray) -> _Rows:
         weight = None if self.weight is None else self.weight[index]
-        return _Rows(self.X[index], self.y[index], weight, self.number[index])
+        return _Rows(take_rows(self.X, index), self.y[index], weight, self.number[index])
 
     def merged(self) -> _Rows:
         """Give equal rows as one row of their summed weight."""
-        return _Rows(*merge_equal_rows(self.X, self.y, self.weight), self.number[:0])
+        X = self.X[:] if isinstance(self.X, RowSource) else self.X
+        return _Rows(*merge_equal_rows(X, self.y, self.weight), self.number[:0])
 
 
 class NetEstimator(CallbackSupportMixin, TrainingLadder):
@@ -384,14 +385,16 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
 
         Parameters
         ----------
-        X : array-like, sparse matrix or torch Dataset of shape (n_samples, n_features)
-            The inputs; numbers of any dtype.
+        X : array-like, sparse matrix, torch Dataset or DataLoader of shape (n_samples, n_features)
+            The inputs; numbers of any dtype. Rows of a mapped file of more than 64 MB, of a Dataset of more than 1 GB, of
+            windows that overlap and of a DataLoader are read when they are needed.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            The targets. None only if X is a Dataset that gives them.
+            The targets. None only if X is a Dataset or DataLoader that gives them.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows in the loss. A weight of 2 counts as two equal rows, one of 0 as none.
         X_val, y_val : array-like, default=None
-            A validation set, for `validation_curve_` and early stopping. It is not trained on.
+            A validation set, for `validation_curve_` and early stopping. It is not trained on. A Dataset or DataLoader as
+            X_val may give the targets itself.
 
         Returns
         -------
@@ -408,9 +411,10 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         goes_on = self.warm_start and self.initialized_
         with self._restored_on_error():
             self._validate_params()
-            data = self._read_training(X, y, sample_weight, reset=not goes_on)
-            data, valid = self._split(data, X_val, y_val)
-            datasets = self._user_datasets(X, y, X_val, y_val, data, valid)
+            given, given_val = self._unpack(X, y), self._unpack(X_val, y_val)
+            data = self._read_training(*given, sample_weight, reset=not goes_on)
+            data, valid = self._split(data, *given_val)
+            datasets = self._user_datasets(given, given_val, data, valid)
             job = self._make_job(data, valid, self.max_epochs, new=not goes_on)
         self._train(job, X, y, datasets)
         return self
@@ -420,10 +424,10 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
 
         Parameters
         ----------
-        X : array-like, sparse matrix or torch Dataset of shape (n_samples, n_features)
+        X : array-like, sparse matrix, torch Dataset or DataLoader of shape (n_samples, n_features)
             The inputs.
         y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            The targets. None only if X is a Dataset that gives them.
+            The targets. None only if X is a Dataset or DataLoader that gives them.
         classes : array-like of shape (n_classes,), default=None
             All classes of all calls, for a classifier's first call. None takes those of y.
         sample_weight : array-like of shape (n_samples,), default=None
@@ -437,8 +441,9 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         new = not self.initialized_
         with self._restored_on_error():
             self._validate_params()
-            data = self._read_training(X, y, sample_weight, reset=new, classes=classes)
-            datasets = self._user_datasets(X, y, None, None, data, None)
+            given = self._unpack(X, y)
+            data = self._read_training(*given, sample_weight, reset=new, classes=classes)
+            datasets = self._user_datasets(given, (None, None), data, None)
             job = self._make_job(data, None, 1, new=new)
         self._train(job, X, y, datasets)
         return self
@@ -459,9 +464,17 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
 
     # ------------------------------------------------------------------ reading data
 
+    def _unpack(self, X, y) -> tuple[Any, Any]:
+        """Take what torch and skorch have in place of arrays for what it holds."""
+        return unpack(X, y, lazy=self.iterator_train is not None)
+
     def _read_training(self, X, y, sample_weight, *, reset: bool, classes=None) -> _Rows:
-        """Check data; learn sizes and classes if `reset`."""
-        X, y = _unpack(X, y)
+        """Check unpacked data; learn sizes and classes if `reset`."""
+        if sample_weight is not None and getattr(X, "loader", None) is not None:
+            raise InvalidInputError(
+                "sample_weight cannot be given with a DataLoader, which does not say which rows are in a batch. Pass its "
+                "Dataset, and iterator_train=DataLoader to the estimator."
+            )
         X, y = self._read_X_y(X, y, reset=reset)
         if reset:
             self.streams_ = RandomStreams(draw_seed(self.random_state))
@@ -481,6 +494,8 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
 
     def _read_X_y(self, X, y, *, reset: bool) -> tuple[Any, np.ndarray]:
         """Check X and y together."""
+        if isinstance(X, RowSource):
+            return self._read_source(X, y, reset=reset)
         X = self._as_array(X)
         options = {"multi_output": True, "y_numeric": self._numeric_y, **self._read_options()}
         with self._named_columns(X):
@@ -492,14 +507,34 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
                 X, y = validate_data(self, X, y, reset=reset, **options)
         return self._shaped(X, reset=reset), y
 
-    def _read_X(self, X):
-        """Check X alone, for prediction."""
+    def _read_X(self, X, *, reset: bool = False):
+        """Check X alone, for prediction; rows of a source when they are read."""
+        if isinstance(X, RowSource):
+            return X.mapped(self._read_X)
         X = self._as_array(X)
         with self._named_columns(X):
             if self._is_deep(X):
                 X = check_array(X, estimator=self, allow_nd=True, input_name="X", **self._read_options())
+                if reset:
+                    vars(self).pop("feature_names_in_", None)
             else:
-                X = validate_data(self, X, reset=False, **self._read_options())
+                X = validate_data(self, X, reset=reset, **self._read_options())
+        return self._shaped(X, reset=reset)
+
+    def _read_source(self, X: RowSource, y, *, reset: bool) -> tuple[RowSource, np.ndarray]:
+        """Check all rows of a source once, some at a time, and y."""
+        y = validate_data(self, y=y, multi_output=True, y_numeric=self._numeric_y)
+        check_consistent_length(X, y)
+        for i, part in enumerate(X.parts(rows_at_a_time(X))):
+            self._read_X(part, reset=reset and i == 0)
+            if part.dtype.kind in "biu":
+                break  # whole numbers are finite, and have one shape
+        return X.mapped(self._read_again), y
+
+    def _read_again(self, X: np.ndarray) -> np.ndarray:
+        """Give rows of a source that was checked the form that the others have."""
+        options = {**self._read_options(), "ensure_all_finite": False}
+        X = check_array(X, estimator=self, allow_nd=self._most_dimensions > 2, input_name="X", **options)
         return self._shaped(X, reset=False)
 
     def _as_array(self, X):
@@ -548,11 +583,16 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             given, missing = ("X_val", "y_val") if y_val is None else ("y_val", "X_val")
             raise InvalidInputError(f"X_val and y_val must be given together. Got {given} without {missing}.")
         if X_val is not None:
-            X_val, y_val = self._read_X_y(*_unpack(X_val, y_val), reset=False)
+            X_val, y_val = self._read_X_y(X_val, y_val, reset=False)
             self.target_.check(y_val)
             return data, _Rows(X_val, y_val, None, np.arange(X_val.shape[0]))
         if not self.early_stopping:
             return data, None
+        if getattr(data.X, "loader", None) is not None:
+            raise InvalidInputError(
+                "early_stopping=True holds rows out for validation, which a DataLoader does not allow. Give X_val and y_val, "
+                "for example a second DataLoader as X_val."
+            )
         strata = data.y if isinstance(self.target_, ClassTarget) and not self.target_.multilabel else None
         if len(data.y) < 2:
             raise InvalidInputError(
@@ -584,19 +624,44 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         """Encode checked X, once."""
         return to_float32(self._scaled(X))
 
+    def _encoded(self, X):
+        """Encode checked X; rows of a source when they are read."""
+        return X.mapped(self._encode_X) if isinstance(X, RowSource) else self._encode_X(X)
+
     def _batches(self, data: _Rows, *, training: bool) -> Batches:
-        """Encode rows and put them where the network is."""
+        """Encode rows and put them where the network is; rows of a source when they are read."""
         X, y, weight = data.X, data.y, data.weight
+        if training and getattr(X, "loader", None) is not None:
+            return self._batches_of_loader(data)
         class_weight = self._class_weights(y, weight)
         if class_weight is not None:
             weight = class_weight if weight is None else weight * class_weight
-        X, y = self._encode_X(X), self.target_.encode(y)
+        X, y = self._encoded(X), self.target_.encode(y)
         size = self._batch_rows(len(y))
         if weight is not None:
             weight = None if np.all(weight == weight[0]) else torch.from_numpy((weight / weight.mean()).astype(np.float32))
         generator = self.streams_.order if training and self.shuffle else None
         X, y, weight = (to_device(t, self.device_) if isinstance(t, Tensor) else t for t in (X, y, weight))
         return Batches(X, y, weight, min(size, len(y)) if training else size, generator)
+
+    def _batches_of_loader(self, data: _Rows) -> LoaderBatches:
+        """Let a DataLoader of the user's make the batches, and encode what it gives."""
+        X, weight_of = self._encoded(data.X), None
+        weight = self._class_weights(data.y, None)
+        if weight is not None:
+            weight = (weight / weight.mean()).astype(np.float32)
+            weight_of = {_key(row): w for row, w in zip(data.y, weight, strict=True)}
+
+        def encode(X_batch: np.ndarray, y_batch: np.ndarray) -> tuple:
+            y_batch = y_batch.reshape(len(y_batch), *data.y.shape[1:])
+            self.target_.check(y_batch)
+            weight = None
+            if weight_of is not None:
+                weight = to_device(torch.tensor([weight_of[_key(row)] for row in y_batch]), self.device_)
+            return X.changed(X_batch), to_device(self.target_.encode(y_batch), self.device_), weight
+
+        y = to_device(self.target_.encode(data.y), self.device_)
+        return LoaderBatches(data.X.loader, X, y, encode, self.streams_.order)
 
     def _batch_rows(self, n_samples: int) -> int:
         """Number of rows in a batch."""
@@ -629,7 +694,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         with self._restored_on_error():
             self._validate_params()
             if X is not None:
-                self._learn_scales(self._read_training(X, y, None, reset=True))
+                self._learn_scales(self._read_training(*self._unpack(X, y), None, reset=True))
             if not hasattr(self, "target_"):
                 raise NotSizedError(
                     f"This {type(self).__name__} instance is not fitted yet, and takes its sizes from the data. Call fit, "
@@ -825,12 +890,16 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
 
     def _make_job(self, data: _Rows, valid: _Rows | None, max_epochs: int, *, new: bool) -> TrainingJob:
         self.device_ = _find_device(self.device)
-        if self._batch_rows(len(data.y)) >= len(data.y):  # one batch holds all rows: neither order nor number matters
+        loader = getattr(data.X, "loader", None)
+        is_one_batch = self._batch_rows(len(data.y)) >= len(data.y) and loader is None
+        if is_one_batch:  # neither order nor number of the rows matters
             data = data.merged()
         monitored = "train_loss" if valid is None else "valid_loss"
         if new:
             self._learn_scales(data)
             n_batches = -(-len(data.y) // min(self._batch_rows(len(data.y)), len(data.y)))
+            if loader is not None:
+                n_batches = len(loader)
             self._build(n_batches, monitored)  # with the scales of `pretrained`, which batches are encoded by
         batches = self._batches(data, training=True)
         held_out = None if valid is None else self._batches(valid, training=False)
@@ -870,17 +939,17 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
                     "to fit, set early_stopping=True, which holds rows out, or give the callback monitor='train_loss'."
                 )
 
-    def _user_datasets(self, X, y, X_val, y_val, data: _Rows, valid: _Rows | None) -> dict[str, Any]:
+    def _user_datasets(self, given: tuple, given_val: tuple, data: _Rows, valid: _Rows | None) -> dict[str, Any]:
         """Give callbacks the rows as the user gave them, so that they can predict and score."""
         if not self.callbacks:
             return {"dataset_train": None, "dataset_valid": None}
-        X, y = _unpack(X, y)
 
         def dataset(X, y, rows: _Rows) -> SkorchDataset:
-            return SkorchDataset(safe_indexing(X, rows.number), np.asarray(y)[rows.number])
+            some = X.take(rows.number) if isinstance(X, RowSource) else safe_indexing(X, rows.number)
+            return SkorchDataset(some, np.asarray(y)[rows.number])
 
-        held_out = None if valid is None else dataset(*((X, y) if X_val is None else _unpack(X_val, y_val)), valid)
-        return {"dataset_train": dataset(X, y, data), "dataset_valid": held_out}
+        held_out = None if valid is None else dataset(*(given if given_val[0] is None else given_val), valid)
+        return {"dataset_train": dataset(*given, data), "dataset_valid": held_out}
 
     def _give_generators(self) -> None:
         """A copied or loaded network has no generator for its noise: it draws on from the estimator's."""
@@ -962,7 +1031,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             The outputs of some rows.
         """
         check_is_fitted(self)
-        X = self._encode_X(self._read_X(_unpack(X, None)[0]))
+        X = self._encoded(self._read_X(unpack(X, None)[0]))
         self._set_training(training)
         try:
             with torch.set_grad_enabled(training):
@@ -977,7 +1046,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         if not self._predicts_in_double():
             return self.forward(X).numpy()
         # In double precision a row's prediction does not depend on what other rows it is predicted with.
-        X = self._read_X(_unpack(X, None)[0])
+        X = self._read_X(unpack(X, None)[0])
         state = {name: t.double() if t.is_floating_point() else t for name, t in self.module_.state_dict().items()}
         with torch.no_grad():
             parts = [
@@ -1017,6 +1086,25 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         """
         outputs = self._outputs(X)
         return self.target_.decode(outputs)
+
+    def score(self, X, y=None, sample_weight=None) -> float:
+        """Give the coefficient of determination of the predictions of numbers, or the accuracy of those of classes.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix, torch Dataset or DataLoader of shape (n_samples, n_features)
+            Inputs.
+        y : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
+            The true targets. None only if X is a Dataset or DataLoader that gives them.
+        sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows.
+
+        Returns
+        -------
+        float
+            1.0 is the best.
+        """
+        return super().score(X, unpack(X, None)[1] if y is None else y, sample_weight=sample_weight)
 
     # ------------------------------------------------------------------ weights on disk, and copies
 
@@ -1388,44 +1476,17 @@ def _balanced_weight(y: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
     return compute_class_weight("balanced", classes=classes, y=y, sample_weight=weight)[index]
 
 
-def _unpack(X, y) -> tuple[Any, Any]:
-    """Take torch's tensors and Datasets, and skorch's slices of Datasets, for what they hold."""
-    if isinstance(X, DataLoader):
-        raise InvalidInputError(
-            "X must be an array or a torch Dataset. Got a DataLoader. Pass its dataset, and iterator_train=DataLoader to the "
-            "estimator if the loader matters."
-        )
-    X, y = (_stacked(list(a)) if _is_lazy(a) else a for a in (X, y))
-    if is_dataset(X):
-        items = [X[i] for i in range(len(X))]
-        paired = bool(items) and isinstance(items[0], (tuple, list))
-        if y is None and paired:
-            y = np.stack([np.asarray(item[1]) for item in items])
-        X = _stacked([item[0] if paired else item for item in items])
-    return _as_numpy(X), _as_numpy(y)
-
-
-def _stacked(items: list):
-    """Items as one array; as a list where they have unequal shapes, as sequences may."""
-    arrays = [np.asarray(item) for item in items]
-    return np.stack(arrays) if len({a.shape for a in arrays}) <= 1 else arrays
-
-
-def _is_lazy(a) -> bool:
-    """Whether it is a sequence that makes its items when asked, such as skorch's SliceDataset."""
-    return isinstance(a, Sequence) and not isinstance(a, (list, tuple, str)) and len(a) > 0
+def _key(y_row) -> tuple:
+    """A row of y, or its only value, for a dict."""
+    return tuple(np.ravel(y_row).tolist())
 
 
 def _in_parts(X, n_rows: int) -> Iterator:
+    if isinstance(X, RowSource):
+        yield from X.parts(n_rows)
+        return
     for start in range(0, X.shape[0], n_rows):
         yield X[start : start + n_rows]
-
-
-def _as_numpy(a):
-    if not isinstance(a, Tensor):
-        return a
-    a = a.detach().cpu()
-    return (a.float() if a.dtype == torch.bfloat16 else a).numpy()  # numpy has no bfloat16
 
 
 def _find_device(device: str | torch.device) -> torch.device:

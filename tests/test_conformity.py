@@ -23,7 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 from skorch.callbacks import EarlyStopping
 from skorch.helper import SliceDataset
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import TensorDataset
 
 from skpt import LinearRegressor, MLPRegressor
 from skpt.exceptions import DivergedError, InvalidInputError, NotConvergedWarning, UnknownParameterError
@@ -256,8 +256,6 @@ def test_datasets_go_through_cross_validation_in_skorchs_slices():
     dataset = TensorDataset(torch.tensor(X), torch.tensor(y))
     sliced = cross_val_score(LinearRegressor(random_state=0), SliceDataset(dataset), SliceDataset(dataset, 1), cv=3)
     np.testing.assert_allclose(sliced, cross_val_score(LinearRegressor(random_state=0), X, y, cv=3), rtol=1e-6)
-    with pytest.raises(InvalidInputError, match=r"Got a DataLoader. Pass its dataset"):
-        LinearRegressor().fit(DataLoader(dataset))
 
 
 def test_a_callback_that_watches_validation_without_any_is_refused(case):

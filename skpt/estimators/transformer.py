@@ -21,7 +21,10 @@ class _Transformer(SequenceNet):
     module = TransformerModule
 
     _own_constraints: dict = {
-        **{key: [Interval(Integral, 1, None, closed="left")] for key in ("d_model", "n_heads", "num_layers", "dim_feedforward")},
+        "d_model": [Interval(Integral, 1, None, closed="left")],
+        "n_heads": [Interval(Integral, 1, None, closed="left")],
+        "num_layers": [Interval(Integral, 1, None, closed="left")],
+        "dim_feedforward": [Interval(Integral, 1, None, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
         "activation": [StrOptions(set(ACTIVATIONS)), callable],
         "positional_encoding": [StrOptions({each for each in POSITIONAL_ENCODINGS if each}), None],

@@ -1,17 +1,22 @@
-"""Batches of rows that lie in memory as tensors: no DataLoader, no Python per row."""
+"""Batches of rows: of tensors in memory, with no DataLoader and no Python per row; of rows that are read when needed."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from scipy.sparse import issparse
 from torch import Tensor
+from torch.utils.data import DataLoader
 
-__all__ = ["Batches", "rows_at_a_time", "rows_of"]
+from skpt.exceptions import InvalidInputError
+from skpt.training.randomness import borrowed_global_generator
+from skpt.training.sources import RowSource
+
+__all__ = ["Batches", "LoaderBatches", "rows_at_a_time", "rows_of"]
 
 
 # So many numbers of a CSR matrix are made dense for a batch: torch's sparse products cost more than they save on less.
@@ -23,7 +28,7 @@ def rows_of(X, index: Tensor | slice):
 
     Parameters
     ----------
-    X : Tensor or scipy CSR matrix
+    X : Tensor, scipy CSR matrix or RowSource of tensors
         All rows.
     index : Tensor of int or slice
         Which ones.
@@ -35,6 +40,8 @@ def rows_of(X, index: Tensor | slice):
     """
     if isinstance(X, Tensor):
         return X[index] if isinstance(index, slice) else X.index_select(0, index)
+    if isinstance(X, RowSource):
+        return X[index if isinstance(index, slice) else index.cpu().numpy()]
     part = X[index if isinstance(index, slice) else index.numpy()]
     if part.shape[0] * part.shape[1] <= DENSE_NUMBERS:
         return torch.from_numpy(part.toarray())
@@ -54,17 +61,19 @@ def rows_at_a_time(X) -> int:
 
     Parameters
     ----------
-    X : array-like, Tensor or CSR matrix of shape (n_samples, ...)
+    X : array-like, Tensor, CSR matrix or RowSource of shape (n_samples, ...)
         All rows.
 
     Returns
     -------
     int
         4,096; fewer of wide sparse rows, because a layer that does not take them as they are makes them dense, and of images
-        and sequences, because a network makes many numbers of each of theirs.
+        and sequences, because a network makes many numbers of each of theirs; fewer of wide rows that are read for it.
     """
     if issparse(X):
         return max(1, min(4096, 2**24 // max(1, X.shape[1])))
+    if isinstance(X, RowSource) and X.ndim <= 2:
+        return max(1, min(4096, 2**21 // math.prod(X.shape[1:])))
     return 4096 if X.ndim <= 2 else max(16, min(4096, 2**17 // math.prod(X.shape[1:])))
 
 
@@ -79,7 +88,7 @@ class Batches:
 
     Parameters
     ----------
-    X : Tensor or scipy CSR matrix of shape (n_samples, ...)
+    X : Tensor, scipy CSR matrix or RowSource of shape (n_samples, ...)
         Inputs.
     y : Tensor of shape (n_samples, ...)
         Targets.
@@ -120,3 +129,41 @@ class Batches:
         return self.X, self.y, self.weight
 
 
+class LoaderBatches(Batches):
+    """The batches of a DataLoader of the user's, encoded: its order, its workers, its way to collate.
+
+    Parameters
+    ----------
+    loader : torch.utils.data.DataLoader
+        Gives pairs of inputs and targets.
+    X : RowSource
+        The rows of its Dataset, encoded.
+    y : Tensor
+        Their targets, encoded.
+    encode : callable
+        Makes encoded inputs, targets and weights (or None) of the inputs and targets of a batch.
+    generator : torch.Generator
+        Where the loader draws from if it has no generator of its own.
+    """
+
+    def __init__(self, loader: DataLoader, X: RowSource, y: Tensor, encode: Callable, generator: torch.Generator):
+        super().__init__(X, y, None, loader.batch_size or -(-len(y) // len(loader)))
+        self.loader, self.encode, self.generator = loader, encode, generator
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator:
+        iterator = None
+        while True:
+            with borrowed_global_generator(self.generator):
+                iterator = iter(self.loader) if iterator is None else iterator
+                batch = next(iterator, None)
+            if batch is None:
+                return
+            if not isinstance(batch, (tuple, list)) or len(batch) != 2:
+                raise InvalidInputError(
+                    f"A DataLoader must give batches (X, y). Got a {type(batch).__name__}. Change its collate_fn or Dataset."
+                )
+            X, y, weight = self.encode(*(a.numpy() if isinstance(a, Tensor) else np.asarray(a) for a in batch))
+            yield X, y if weight is None else (y, weight)

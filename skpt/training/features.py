@@ -45,9 +45,13 @@ class FeatureScaler:
                 var = share @ X.astype(np.float64).power(2) - centre**2
                 size = np.abs(centre)
             else:
-                mean = share @ X
-                centred = X - mean
-                var = share @ np.square(centred, out=centred)
+                # Some rows at a time, in memory or not: the sums are the same, and little is copied.
+                parts = _parts(X)
+                mean = sum(share[part] @ X[part] for part in parts)
+                var = 0.0
+                for part in parts:
+                    centred = X[part] - mean
+                    var = var + share[part] @ np.square(centred, out=centred)
                 size = np.abs(mean)
         if not np.isfinite(var).all():
             raise InvalidInputError(_TOO_LARGE)
@@ -80,15 +84,15 @@ class FeatureScaler:
         shape = [1] * (X.ndim - 1)
         shape[axis - 1] = X.shape[axis]
         # A first guess of the mean makes the sums of squares exact enough; one pass over the rows is left.
-        n_rows = max(1, _NUMBERS_AT_ONCE // max(1, math.prod(X.shape[1:])))
-        first = as_numbers(X[:n_rows], np.float64)
+        parts = _parts(X)
+        first = as_numbers(X[parts[0]], np.float64)
         guess = np.nanmean(first, axis=others, keepdims=True)
         guess = np.where(np.isfinite(guess), guess, 0.0)
         total = sums = squares = 0.0
         with np.errstate(over="ignore", invalid="ignore"):
-            for start in range(0, len(X), n_rows):
-                part = as_numbers(X[start : start + n_rows], np.float64) - guess
-                share = np.ones(len(part)) if weight is None else weight[start : start + n_rows]
+            for rows in parts:
+                part = as_numbers(X[rows], np.float64) - guess
+                share = np.ones(len(part)) if weight is None else weight[rows]
                 share = np.broadcast_to(share.reshape(-1, *[1] * (X.ndim - 1)), part.shape) * ~np.isnan(part)
                 part = np.nan_to_num(part, copy=False, nan=0.0, posinf=np.inf, neginf=-np.inf)
                 total = total + share.sum(axis=others)
@@ -132,6 +136,12 @@ def size_in_units_of(mean, scale, other_mean, other_scale) -> np.ndarray:
     """
     spread = np.where(scale == 1.0, 0.0, scale)
     return np.hypot(spread, mean - other_mean) / other_scale
+
+
+def _parts(X) -> list[slice]:
+    """Divide rows into parts of `_NUMBERS_AT_ONCE`."""
+    n_rows = max(1, _NUMBERS_AT_ONCE // max(1, math.prod(X.shape[1:])))
+    return [slice(start, start + n_rows) for start in range(0, X.shape[0], n_rows)]
 
 
 def _usable_scale(var: np.ndarray, size: np.ndarray, dtype) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from skorch import NeuralNet
 from skorch.callbacks import Callback
 from skorch.dataset import unpack_data
@@ -20,11 +21,12 @@ from torch import Tensor, nn
 from torch.optim import LBFGS
 from torch.utils.data import DataLoader, Dataset
 
-from skpt.training.batches import Batches, rows_of
+from skpt.training.batches import Batches, LoaderBatches, rows_of
 from skpt.training.criteria import mean_loss
 from skpt.training.job import TrainingJob
 from skpt.training.monitor import check_finite
 from skpt.training.randomness import borrowed_global_generator
+from skpt.training.sources import RowSource
 from skpt.training.threads import threads_for
 from skpt.training.transfer import Frozen
 
@@ -35,7 +37,7 @@ RUNGS = ("train_step", "train_step_single", "validation_step", "run_single_epoch
 
 
 class BatchesDataset(Dataset):
-    """Rows in memory as a torch Dataset, for a DataLoader of the user's.
+    """Encoded rows as a torch Dataset, for a DataLoader of the user's.
 
     Parameters
     ----------
@@ -51,8 +53,15 @@ class BatchesDataset(Dataset):
 
     def __getitem__(self, i: int):
         X, y, weight = self.batches.rows()
-        Xi = X[i] if isinstance(X, Tensor) else torch.from_numpy(X[[i]].toarray()[0])
+        Xi = torch.from_numpy(X[[i]].toarray()[0]) if issparse(X) else X[i]
         return Xi, y[i] if weight is None else (y[i], weight[i])
+
+    def __getitems__(self, rows: list[int]) -> list:
+        X, y, weight = self.batches.rows()
+        if not isinstance(X, RowSource):
+            return [self[i] for i in rows]
+        part = X[np.asarray(rows)]  # all at once, as its Dataset may decode them by several threads
+        return [(Xi, y[i] if weight is None else (y[i], weight[i])) for Xi, i in zip(part, rows, strict=True)]
 
 
 class TrainingLadder(NeuralNet):
@@ -308,10 +317,11 @@ class TrainingLadder(NeuralNet):
         -------
         iterable
             Batches in memory by default; what the parameter `iterator_train` (or `iterator_valid`) gives where it is set.
+            The batches of a DataLoader that was given as X are used as they are.
         """
         prefix = "iterator_train" if training else "iterator_valid"
         iterator = getattr(self, prefix)
-        if iterator is None:
+        if iterator is None or isinstance(dataset, LoaderBatches):
             return dataset
         arguments = self.get_params_for(prefix)
         if isinstance(dataset, Batches):
@@ -327,7 +337,7 @@ class TrainingLadder(NeuralNet):
 
         Parameters
         ----------
-        X : Tensor or CSR matrix
+        X : Tensor, CSR matrix or RowSource
             Encoded inputs.
         n_rows : int
             Rows at a time.

@@ -240,7 +240,7 @@ def test_padding_does_not_enter_training(architecture):
 def test_a_sequence_of_padding_alone_is_an_error(architecture):
     X, _ = padded([4, 2])
     X[1] = math.nan
-    with pytest.raises(ValueError, match="at least one step that is not padding. Got NaN alone in sequence 1"):
+    with pytest.raises(ValueError, match=r"at least one step that is not padding\. Got NaN alone in sequence 1"):
         make(architecture)(X)
 
 

@@ -1,0 +1,450 @@
+"""Rows that are read when they are needed: of mapped files, windows that overlap, Datasets and DataLoaders.
+
+An estimator trains on arrays in memory. Where X would not fit, or would have to be copied many times over, it is given a
+`RowSource` in its place, which looks like an array to whoever reads some rows of it at a time: checks, scales, batches and
+predictions. `unpack` decides which it is.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+import torch
+from skorch.helper import SliceDataset
+from skorch.utils import is_dataset
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
+
+from skpt.exceptions import InvalidInputError
+
+__all__ = ["RowSource", "take_rows", "unpack"]
+
+# What a Dataset may take in memory, at most; and at most a quarter of the machine's.
+LARGE_DATASET = 1 << 30
+
+# From this size on a mapped file is read when it is needed: its pages count as the process's own memory.
+LARGE_MAPPING = 1 << 26
+
+# What an array of overlapping windows may grow by where it is copied.
+LARGE_COPY = 1 << 24
+
+# The pages of a mapped file that were touched are let go when they are about so many bytes. Around a row that is read by
+# itself the system maps up to 64 kB.
+TOUCHED_AT_ONCE = 1 << 26
+AROUND_A_ROW = 1 << 16
+
+# So many items of a Dataset are compared with what it calls its targets.
+ITEMS_COMPARED = 8
+
+
+class RowSource:
+    """Rows of X that are read when they are asked for.
+
+    It has shape, dtype and length as an array has. To index it, by an int, a slice, integers or a mask, is to read these
+    rows into memory.
+
+    Parameters
+    ----------
+    storage : ArrayRows or DatasetRows
+        What the rows are read from: with a length and `read(rows)` for a slice or an array of ints.
+    index : ndarray of int, default=None
+        Which rows of the storage; None stands for all.
+    functions : tuple of callable, default=()
+        What is done to the rows read, one after the other.
+    shape : tuple of int, default=None
+        Of the rows after that; None reads one row to see.
+    dtype : dtype, default=None
+        Likewise.
+    """
+
+    def __init__(self, storage, index=None, functions: tuple[Callable, ...] = (), shape=None, dtype=None):
+        self.storage, self.index, self.functions = storage, index, functions
+        self._n_rows = len(storage) if index is None else len(index)
+        if shape is None and self._n_rows:
+            first = self[:1]
+            shape, dtype = first.shape[1:], first.dtype
+        self.shape, self.dtype = (self._n_rows, *(shape or ())), dtype
+
+    @property
+    def ndim(self) -> int:
+        """Number of dimensions, that of the rows included."""
+        return len(self.shape)
+
+    @property
+    def loader(self) -> DataLoader | None:
+        """The DataLoader that the user gave, where these are its rows, all of them."""
+        return getattr(self.storage, "loader", None) if self.index is None else None
+
+    def __len__(self) -> int:
+        return self._n_rows
+
+    def __getitem__(self, rows):
+        if isinstance(rows, (int, np.integer)):
+            if not -len(self) <= rows < len(self):
+                raise IndexError(f"row {rows} of {len(self)}")
+            return self[np.array([rows % len(self)])][0]
+        if isinstance(rows, slice):
+            start, stop, step = rows.indices(len(self))
+            rows = slice(start, max(start, stop)) if step == 1 else np.arange(start, stop, step)
+        else:
+            rows = np.asarray(rows)
+            rows = np.flatnonzero(rows) if rows.dtype == bool else np.where(rows < 0, rows + len(self), rows)
+        return self.changed(self.storage.read(rows if self.index is None else self.index[rows]))
+
+    def changed(self, part: np.ndarray):
+        """Do to rows what is done to all that are read.
+
+        Parameters
+        ----------
+        part : ndarray
+            Rows as the storage gives them.
+
+        Returns
+        -------
+        ndarray or what the last function gives
+            As many rows.
+        """
+        for function in self.functions:
+            part = function(part)
+        return part
+
+    def parts(self, n_rows: int) -> Iterator:
+        """Read all rows in their order, some at a time.
+
+        Parameters
+        ----------
+        n_rows : int
+            How many at a time.
+
+        Yields
+        ------
+        ndarray or what the last function gives
+            The next rows.
+        """
+        return map(self.changed, self.storage.parts(self.index, n_rows))
+
+    def take(self, index: np.ndarray) -> RowSource:
+        """Give some of the rows, without reading them.
+
+        Parameters
+        ----------
+        index : ndarray of int
+            Which, in which order.
+
+        Returns
+        -------
+        RowSource
+            These rows.
+        """
+        index = np.asarray(index) if self.index is None else self.index[index]
+        return RowSource(self.storage, index, self.functions, self.shape[1:], self.dtype)
+
+    def mapped(self, function: Callable) -> RowSource:
+        """Give the rows as a function changes them when they are read.
+
+        Parameters
+        ----------
+        function : callable
+            Takes some rows and gives as many.
+
+        Returns
+        -------
+        RowSource
+            The same rows, changed.
+        """
+        return RowSource(self.storage, self.index, (*self.functions, function))
+
+
+class ArrayRows:
+    """Rows of an array that has no memory of its own: a mapped file, or windows that overlap.
+
+    The pages of a mapped file that were read are let go again, so that they do not add up to the whole of it.
+
+    Parameters
+    ----------
+    array : ndarray
+        All rows.
+    """
+
+    def __init__(self, array: np.ndarray):
+        self.array = array
+        self._touched = 0
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def read(self, rows: slice | np.ndarray) -> np.ndarray:
+        """Copy some rows."""
+        if isinstance(rows, slice):
+            part = np.array(self.array[rows], subok=False)
+        else:  # neighbours together, as they lie in the file
+            order = np.argsort(rows, kind="stable")
+            part = np.empty((len(rows), *self.array.shape[1:]), self.array.dtype)
+            part[order] = self.array[rows[order]]
+        self._touched += part.nbytes + (0 if isinstance(rows, slice) else AROUND_A_ROW * len(rows))
+        if self._touched > TOUCHED_AT_ONCE:
+            self._touched = 0
+            let_go_of_pages(self.array)
+        return part
+
+    def parts(self, index: np.ndarray | None, n_rows: int) -> Iterator[np.ndarray]:
+        """Copy all rows, or those of an index, some at a time."""
+        n_samples = len(self) if index is None else len(index)
+        for start in range(0, n_samples, n_rows):
+            part = slice(start, min(start + n_rows, n_samples))
+            yield self.read(part if index is None else index[part])
+
+
+class DatasetRows:
+    """Inputs of a torch Dataset, item by item.
+
+    Parameters
+    ----------
+    dataset : torch.utils.data.Dataset
+        With a length.
+    select : callable
+        Gives the input of an item.
+    loader : torch.utils.data.DataLoader, default=None
+        The loader that the user gave. Its worker processes read the whole where that is asked for.
+    """
+
+    def __init__(self, dataset, select: Callable, loader: DataLoader | None = None):
+        self.dataset, self.select, self.loader = dataset, select, loader
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def items(self, rows: slice | np.ndarray) -> list:
+        """Give items, all at once where the Dataset can."""
+        rows = list(range(rows.start, rows.stop)) if isinstance(rows, slice) else rows.tolist()
+        several = getattr(self.dataset, "__getitems__", None)
+        return several(rows) if several is not None else [self.dataset[i] for i in rows]
+
+    def read(self, rows: slice | np.ndarray) -> np.ndarray:
+        """Stack the inputs of some items."""
+        return self.stack(self.items(rows))
+
+    def stack(self, items: list) -> np.ndarray:
+        """Stack the inputs of items."""
+        arrays = [_as_numpy(self.select(item)) for item in items]
+        shapes = sorted({np.shape(a) for a in arrays})
+        if len(shapes) > 1:
+            raise InvalidInputError(
+                f"Items of a Dataset that is read batch by batch must have one shape. Got {shapes[0]} and {shapes[1]}. Resize, "
+                "cut or pad them in the Dataset."
+            )
+        return np.stack(arrays)
+
+    def parts(self, index: np.ndarray | None, n_rows: int) -> Iterator[np.ndarray]:
+        """Stack the inputs of all items, or of those of an index, some at a time."""
+        return map(self.stack, self.parts_of_items(index, n_rows))
+
+    def parts_of_items(self, index: np.ndarray | None, n_rows: int) -> Iterator[list]:
+        """Give all items, or those of an index, some at a time."""
+        n_workers = 0 if self.loader is None else self.loader.num_workers
+        if n_workers:
+            yield from DataLoader(
+                self.dataset if index is None else Subset(self.dataset, index.tolist()),
+                n_rows,
+                num_workers=n_workers,
+                collate_fn=list,
+                generator=torch.Generator(),  # else the seeds of the workers would be drawn from the global one
+                multiprocessing_context=self.loader.multiprocessing_context,
+                worker_init_fn=self.loader.worker_init_fn,
+            )
+            return
+        n_samples = len(self) if index is None else len(index)
+        for start in range(0, n_samples, n_rows):
+            part = slice(start, min(start + n_rows, n_samples))
+            yield self.items(part if index is None else index[part])
+
+    def targets(self) -> np.ndarray:
+        """Give the targets of all items: what the Dataset calls so where its items have them, else read from every item."""
+        known = _known_targets(self.dataset)
+        if known is not None:
+            return known
+        targets = []
+        for items in self.parts_of_items(None, 256):
+            if not all(isinstance(item, (tuple, list)) and len(item) > 1 for item in items):
+                raise InvalidInputError(
+                    f"The items of {type(self.dataset).__name__} must be pairs of input and target where no y is given. Got a "
+                    f"{type(items[0]).__name__}. Pass y, or let the Dataset give (input, target)."
+                )
+            targets += [_as_numpy(item[1]) for item in items]
+        return np.stack(targets)
+
+
+def unpack(X, y, *, lazy: bool = False) -> tuple[Any, Any]:
+    """Take tensors, Datasets, DataLoaders and skorch's slices of Datasets for what they hold; leave in place what is large.
+
+    Parameters
+    ----------
+    X, y : object
+        What the user gave; `y` may be None.
+    lazy : bool, default=False
+        Whether a Dataset of any size is read when its rows are needed, not only one of more than 1 GiB.
+
+    Returns
+    -------
+    X : object
+        A `RowSource` where the rows are large; an array, or what scikit-learn makes one of.
+    y : object
+        The targets; those of the Dataset where None were given and it has some.
+
+    Raises
+    ------
+    InvalidInputError
+        If a Dataset has no length, or items that cannot be used.
+    """
+    if (isinstance(X, DataLoader) and isinstance(X.dataset, IterableDataset)) or isinstance(X, IterableDataset):
+        raise InvalidInputError(
+            "A Dataset must have a length and give any of its items: checks and scales need to see them before training. Got "
+            f"an IterableDataset in a {type(X).__name__}. Write its items into a file that can be mapped, or use partial_fit."
+        )
+    y = _as_numpy(_sliced_targets(y) if _is_lazy(y) else y)
+    if type(X) is TensorDataset:
+        X, y = X.tensors[0], _as_numpy(X.tensors[1]) if y is None and len(X.tensors) > 1 else y
+    if isinstance(X, np.ndarray) and _is_better_left_in_place(X):
+        return RowSource(ArrayRows(X)), y
+    if isinstance(X, DataLoader) or is_dataset(X) or _is_lazy(X):
+        return _from_dataset(X, y, lazy)
+    return _as_numpy(X), y
+
+
+def take_rows(X, index: np.ndarray):
+    """Give some rows; those of a `RowSource` without reading them.
+
+    Parameters
+    ----------
+    X : array-like, CSR matrix or RowSource
+        All rows.
+    index : ndarray of int
+        Which.
+
+    Returns
+    -------
+    array-like, CSR matrix or RowSource
+        These rows.
+    """
+    return X.take(index) if isinstance(X, RowSource) else X[index]
+
+
+def _from_dataset(X, y, lazy: bool) -> tuple[Any, Any]:
+    index = None
+    if isinstance(X, DataLoader):
+        storage, lazy = DatasetRows(X.dataset, _first_of_item, X), True
+    elif type(X) is SliceDataset:
+        storage, index = DatasetRows(X.dataset, itemgetter(X.idx)), np.asarray(X.indices_)
+    else:
+        storage = DatasetRows(X, _first_of_item if is_dataset(X) else _whole_item)
+    n_rows = len(storage) if index is None else len(index)
+    first = storage.items(np.zeros(1, dtype=int) if index is None else index[:1]) if n_rows else []
+    if y is None and first and storage.select is _first_of_item and isinstance(first[0], (tuple, list)):
+        y = storage.targets()
+    if first and (lazy or n_rows * np.asarray(_as_numpy(storage.select(first[0]))).nbytes > _most_in_memory()):
+        return RowSource(storage, index), y
+    items = storage.items(slice(0, n_rows) if index is None else index)
+    return _stacked([_as_numpy(storage.select(item)) for item in items]), y
+
+
+def _whole_item(item):
+    return item
+
+
+def _first_of_item(item):
+    return item[0] if isinstance(item, (tuple, list)) else item
+
+
+def _stacked(arrays: list):
+    """Give one array; a list where they have unequal shapes, as sequences may."""
+    arrays = [np.asarray(a) for a in arrays]
+    return np.stack(arrays) if len({a.shape for a in arrays}) <= 1 else arrays
+
+
+def _as_numpy(a):
+    if not isinstance(a, Tensor):
+        return a
+    a = a.detach().cpu()
+    return (a.float() if a.dtype == torch.bfloat16 else a).numpy()  # numpy has no bfloat16
+
+
+def _is_lazy(a) -> bool:
+    """Whether it is a sequence that makes its items when asked, such as skorch's SliceDataset."""
+    return isinstance(a, Sequence) and not isinstance(a, (list, tuple, str)) and len(a) > 0
+
+
+def _sliced_targets(y) -> np.ndarray:
+    """Read targets that come in a slice of a Dataset."""
+    if type(y) is SliceDataset and y.idx == 1:
+        known = _known_targets(y.dataset)
+        if known is not None:
+            return known[np.asarray(y.indices_)]
+    return np.stack([np.asarray(_as_numpy(item)) for item in y])
+
+
+def _known_targets(dataset) -> np.ndarray | None:
+    """Give what a Dataset calls its targets, if these are what its items have."""
+    if isinstance(dataset, Subset):
+        known = _known_targets(dataset.dataset)
+        return None if known is None else known[np.asarray(dataset.indices)]
+    n_items = len(dataset)
+    for name in ("targets", "labels", "y"):
+        values = getattr(dataset, name, None)
+        if values is None or not hasattr(values, "__len__") or len(values) != n_items or not n_items:
+            continue
+        values = np.asarray(_as_numpy(values))
+        some = np.unique(np.linspace(0, n_items - 1, ITEMS_COMPARED).astype(int))
+        items = [dataset[int(i)] for i in some]
+        pairs = all(isinstance(item, (tuple, list)) and len(item) > 1 for item in items)
+        if pairs and all(np.array_equal(_as_numpy(item[1]), values[i]) for i, item in zip(some, items, strict=True)):
+            return values
+    return None
+
+
+def _most_in_memory() -> int:
+    """Bytes that a Dataset may take."""
+    try:
+        physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return LARGE_DATASET
+    return min(LARGE_DATASET, physical // 4)
+
+
+def _is_better_left_in_place(X: np.ndarray) -> bool:
+    """Whether to copy an array costs much that is not there yet: windows that overlap, or a mapped file."""
+    if X.ndim == 0 or X.size == 0 or X.dtype.kind not in "biuf":
+        return False
+    n_bytes_beneath = sum((n - 1) * abs(stride) for n, stride in zip(X.shape, X.strides, strict=True)) + X.itemsize
+    if X.nbytes - n_bytes_beneath >= LARGE_COPY:
+        return True
+    return X.nbytes >= LARGE_MAPPING and any(isinstance(a, mmap.mmap) for a in _beneath(X))
+
+
+def _beneath(X: np.ndarray) -> Iterator:
+    """Give an array and what its memory belongs to, one below the other."""
+    while X is not None:
+        yield X
+        X = X.obj if isinstance(X, memoryview) else getattr(X, "base", None)
+
+
+def let_go_of_pages(X: np.ndarray) -> None:
+    """Let the system take back the pages of a mapped file; they are read again when they are needed.
+
+    Parameters
+    ----------
+    X : ndarray
+        A view of the file, or any array. Nothing is done where pages may hold what is not in the file, or the system cannot.
+    """
+    layers = list(_beneath(X))
+    mapping = layers[-1]
+    if not isinstance(mapping, mmap.mmap) or not hasattr(mmap, "MADV_DONTNEED"):
+        return
+    modes = {layer.mode for layer in layers if isinstance(layer, np.memmap)}
+    # Of a mapping that numpy did not make only one that cannot be written to is known not to be copied on write.
+    if modes - {"c"} or (not modes and memoryview(mapping).readonly):
+        mapping.madvise(mmap.MADV_DONTNEED)
