@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 import warnings
 
 import joblib
@@ -613,7 +614,7 @@ def unfitted():
         ({"pretrained_lr_factor": -1.0}, ValueError, "'pretrained_lr_factor' parameter of MLPRegressor must be a float"),
         ({"unfreeze_after": 0}, ValueError, "'unfreeze_after' parameter of MLPRegressor must be an int"),
     ],
-    ids=str,
+    ids=lambda each: re.sub(" at 0x[0-9a-f]+", "", str(each)),
 )
 def test_what_makes_no_sense_is_an_error_and_changes_nothing(parameters, error, message, fitted):
     X, y = regression()

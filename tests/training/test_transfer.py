@@ -208,7 +208,7 @@ class TestFreezing:
             (None, set()),
             ((), set()),
         ],
-        ids=str,
+        ids=lambda each: str(sorted(each)) if isinstance(each, set) else str(each),
     )
     def test_patterns_name_layers_and_parameters(self, freeze, weights):
         assert set(find_frozen(network(), freeze, "Owner").weights) == weights
