@@ -1292,13 +1292,13 @@ class NetRegressor(NetEstimator, NeuralNetRegressor):
             if self.standardize_target:
                 report.notes.append(f"the target is scaled by the new rows: how {source} took it is not known")
             return
-        theirs = NumericTarget(own.n_outputs, own.is_1d, own.dtype) if target is None else target
+        theirs = own.scaled_by(None, None) if target is None else target
         if not self.standardize_target:
             if (theirs.scale != 1).any() or theirs.mean.any():
                 report.notes.append(f"the target is not scaled, as it was for {source}: standardize_target is off")
             return
         _warn_if_far("outputs", size_in_units_of(own.mean, own.scale, theirs.mean, theirs.scale), source)
-        self.target_ = NumericTarget(own.n_outputs, own.is_1d, own.dtype, theirs.mean, theirs.scale)
+        self.target_ = own.scaled_by(theirs.mean, theirs.scale)
         report.notes.append(f"the target is scaled as for {source}")
 
     @property

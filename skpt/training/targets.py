@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,13 @@ class NumericTarget:
     def from_y(cls, y: np.ndarray) -> NumericTarget:
         """Read the form of y."""
         return cls(1 if y.ndim == 1 else y.shape[1], y.ndim == 1, _dtype_of_predictions(y))
+
+    def scaled_by(self, mean, scale) -> NumericTarget:
+        """Give a target of the same form with another mean and scale; None for none."""
+        other = copy.copy(self)
+        other.mean = np.zeros(self.n_outputs) if mean is None else np.asarray(mean, dtype=np.float64)
+        other.scale = np.ones(self.n_outputs) if scale is None else np.asarray(scale, dtype=np.float64)
+        return other
 
     def standardize(self, y: np.ndarray, weight: np.ndarray | None) -> None:
         """Learn mean and scale from the training rows; a constant column keeps the scale one."""

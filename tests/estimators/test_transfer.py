@@ -316,7 +316,8 @@ def test_frozen_layers_keep_weights_and_statistics(configuration, way):
     first = weights_of(configuration.make(**parameters).initialize(X, y))
     net = configuration.make(**parameters, freeze=freeze).fit(X, y)
     for name, weight in weights_of(net).items():
-        changes = name.rpartition(".")[0] not in (*freeze, "units")
+        # The first thing that a decoder is given is zero, and there is one step.
+        changes = name.rpartition(".")[0] not in (*freeze, "units") and name != "decoder.weight_ih_l0"
         assert torch.equal(weight, first[name]) != changes, name
     assert {n for n, p in net.module_.named_parameters() if not p.requires_grad} == set(net.frozen_.weights)
 
