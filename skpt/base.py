@@ -910,6 +910,8 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             self._scale_loaded_rates()
             if self.schedule_ is not None:  # a schedule starts anew with each call
                 self._set_rates(self.get_params_for("optimizer").get("lr", self.lr))
+                for group in self.optimizer_.param_groups:
+                    group.pop("initial_lr", None)  # of the schedule before
             self.schedule_ = schedule
             self._initialize_callbacks()
         if valid is None:

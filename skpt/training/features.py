@@ -169,8 +169,8 @@ def as_numbers(X: np.ndarray, dtype) -> np.ndarray:
     return numbers / dtype(255) if X.dtype == np.uint8 else numbers
 
 
-# Numbers that are read in double precision at a time: 32 MB.
-_NUMBERS_AT_ONCE = 1 << 22
+# Numbers that are read in double precision at a time: 8 MB.
+_NUMBERS_AT_ONCE = 1 << 20
 
 _TOO_LARGE = "Input X contains infinity or a value too large for dtype('float32'). Scale X, or remove such values."
 

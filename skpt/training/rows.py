@@ -13,13 +13,17 @@ from scipy import sparse
 
 __all__ = ["equal_rows", "hold_out", "merge_equal_rows"]
 
+# Rows that are mixed at a time, and the most numbers that these may have, 8 MB; it takes some ten times as much.
+_ROWS_AT_ONCE = 1024
+_NUMBERS_AT_ONCE = 1 << 20
+
 
 def equal_rows(X, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Find rows with the same X and y.
 
     Parameters
     ----------
-    X : ndarray or CSR matrix of shape (n_samples, ...)
+    X : ndarray, CSR matrix or RowSource of shape (n_samples, ...)
         The inputs.
     y : ndarray of shape (n_samples, ...)
         The targets.
@@ -55,8 +59,9 @@ def _row_hashes(X) -> np.ndarray:
         np.cumsum(_mixed(numbers, salt, zero), axis=0, out=totals[1:])
         return totals[X.indptr[1:]] - totals[X.indptr[:-1]]
     hashes = np.empty((n_samples, 2), dtype=np.uint64)
-    for start in range(0, n_samples, 1024):
-        part = slice(start, start + 1024)
+    n_rows = max(1, min(_ROWS_AT_ONCE, _NUMBERS_AT_ONCE // max(1, len(salt))))
+    for start in range(0, n_samples, n_rows):
+        part = slice(start, start + n_rows)
         hashes[part] = _mixed(X[part].reshape(len(hashes[part]), -1), salt, zero).sum(axis=1)
     return hashes
 

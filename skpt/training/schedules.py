@@ -57,9 +57,12 @@ class Schedule:
     monitor: str = "train_loss"
 
     def callback(self) -> LRScheduler:
-        """Give skorch's callback of this schedule."""
+        """Give skorch's callback of this schedule, which begins anew with each call of fit."""
+        params = self.params
+        if self.policy is not lr_scheduler.ReduceLROnPlateau:
+            params = {"last_epoch": -1, **params}  # else skorch goes on where the history ends
         return _ScheduleOfAllGroups(
-            policy=self.policy, monitor=self.monitor, step_every=self.step_every, event_name=None, **self.params
+            policy=self.policy, monitor=self.monitor, step_every=self.step_every, event_name=None, **params
         )
 
 

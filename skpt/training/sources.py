@@ -38,8 +38,9 @@ LARGE_COPY = 1 << 24
 TOUCHED_AT_ONCE = 1 << 26
 AROUND_A_ROW = 1 << 16
 
-# So many items of a Dataset are compared with what it calls its targets.
+# So many items of a Dataset are compared with what it calls its targets; else all are read, so many at a time.
 ITEMS_COMPARED = 8
+ITEMS_AT_ONCE = 256
 
 
 class RowSource:
@@ -269,7 +270,7 @@ class DatasetRows:
         if known is not None:
             return known
         targets = []
-        for items in self.parts_of_items(None, 256):
+        for items in self.parts_of_items(None, ITEMS_AT_ONCE):
             if not all(isinstance(item, (tuple, list)) and len(item) > 1 for item in items):
                 raise InvalidInputError(
                     f"The items of {type(self.dataset).__name__} must be pairs of input and target where no y is given. Got a "

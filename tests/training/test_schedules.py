@@ -4,13 +4,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from skorch.callbacks import LRScheduler
+from skorch.callbacks import Callback, LRScheduler
 from torch import nn, optim
 from torch.optim import lr_scheduler
 
+from skpt import MLPRegressor
 from skpt.exceptions import UnknownParameterError
 from skpt.training import SCHEDULES
 from skpt.training.schedules import LearningRate, find_schedule
+from tests.configurations import make_data
 
 
 def find(schedule, monitor="train_loss", n_epochs=9, n_batches=4, lr=0.1, **params):
@@ -107,4 +109,20 @@ def test_skorchs_callback_is_given_the_same(name):
     callback = schedule.callback()
     assert isinstance(callback, LRScheduler)
     assert callback.policy is schedule.policy and callback.step_every == schedule.step_every
-    assert callback.kwargs == schedule.params
+    anew = {} if schedule.policy is lr_scheduler.ReduceLROnPlateau else {"last_epoch": -1}
+    assert callback.kwargs == {**anew, **schedule.params}
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "plateau", "one_cycle", lr_scheduler.StepLR])
+def test_a_schedule_begins_anew_with_each_fit_whoever_trains(schedule):
+    """By skorch's callback on its ladder, as in a stack; with a new rate where it was set in between."""
+    X, y = make_data(MLPRegressor)
+    parameters = {"lr_schedule": schedule, "max_epochs": 4, "warm_start": True, "random_state": 0}
+    if schedule is lr_scheduler.StepLR:
+        parameters["lr_schedule__step_size"] = 2
+    nets = []
+    for callbacks in (None, [Callback()]):
+        net = MLPRegressor(callbacks=callbacks, **parameters)
+        nets.append(net.fit(X, y).fit(X, y).set_params(lr=0.01).fit(X, y))
+    assert nets[0].loss_curve_ == pytest.approx(nets[1].loss_curve_, rel=1e-4)
+    assert nets[0].optimizer_.param_groups[0]["lr"] == pytest.approx(nets[1].optimizer_.param_groups[0]["lr"])

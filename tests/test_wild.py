@@ -1,0 +1,365 @@
+"""Data in the wild: mapped files, windows, Datasets and DataLoaders are trained on in parts, as the same array would be."""
+
+import re
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.base import clone, is_classifier
+from sklearn.model_selection import GridSearchCV
+from skorch.callbacks import EpochScoring
+from skorch.helper import SliceDataset
+from torch.utils.data import DataLoader, Dataset
+
+from skpt import CNNClassifier, MLPClassifier, MLPRegressor
+from skpt.datasets import ImageFolderDataset, load_image_folder, make_windows
+from skpt.exceptions import InvalidInputError
+from skpt.training import sources
+from skpt.training.sources import ArrayRows, DatasetRows
+from tests.configurations import ESTIMATORS, make_data
+from tests.discovery import ROOT
+
+TABLES = [estimator for estimator in ESTIMATORS if isinstance(make_data(estimator)[0], np.ndarray)]
+each_estimator = pytest.mark.parametrize("estimator", TABLES, ids=lambda e: e.__name__)
+N_ROWS = 150
+
+
+def quick(estimator, **parameters):
+    return estimator(**{"random_state": 0, "max_epochs": 3, "batch_size": 32, **parameters})
+
+
+def rows(estimator):
+    """Numbers, and targets that a Dataset may give: labels are numbers."""
+    X, y = make_data(estimator, N_ROWS)
+    return X, np.unique(y, return_inverse=True)[1] if is_classifier(estimator()) else y
+
+
+def assert_equal_nets(one, other):
+    ours, theirs = one.module_.state_dict(), other.module_.state_dict()
+    for name in ours:
+        np.testing.assert_allclose(ours[name].numpy(), theirs[name].numpy(), rtol=1e-5, atol=1e-6, err_msg=name)
+    np.testing.assert_allclose(one.loss_curve_, other.loss_curve_, rtol=1e-5)
+    np.testing.assert_allclose(one.validation_curve_, other.validation_curve_, rtol=1e-5)
+
+
+class Items(Dataset):
+    """Pairs of a tensor and a number."""
+
+    def __init__(self, X, y):
+        self.X, self.numbers = torch.from_numpy(np.array(X)), np.array(y)
+
+    def __len__(self):
+        return len(self.X)
+
+    def __getitem__(self, i):
+        return self.X[i], self.numbers[i]
+
+
+@pytest.fixture
+def most_read(monkeypatch):
+    """Leave everything in place, read few rows at a time, and give the numbers of rows that were read at once."""
+    n_rows = []
+
+    def counting(read):
+        def counted(self, rows):
+            part = read(self, rows)
+            n_rows.append(len(part))
+            return part
+
+        return counted
+
+    monkeypatch.setattr(sources, "LARGE_MAPPING", 0)
+    monkeypatch.setattr(sources, "LARGE_DATASET", 0)
+    monkeypatch.setattr(sources, "ITEMS_AT_ONCE", 32)
+    monkeypatch.setattr("skpt.base.rows_at_a_time", lambda X: 16)
+    monkeypatch.setattr("skpt.training.features._NUMBERS_AT_ONCE", 100)
+    monkeypatch.setattr("skpt.training.rows._ROWS_AT_ONCE", 32)
+    monkeypatch.setattr(ArrayRows, "read", counting(ArrayRows.read))
+    monkeypatch.setattr(DatasetRows, "items", counting(DatasetRows.items))
+    return lambda: max(n_rows, default=0)
+
+
+@pytest.fixture
+def mapped(tmp_path):
+    def write(X):
+        array = np.memmap(tmp_path / "rows", dtype=X.dtype, mode="w+", shape=X.shape)
+        array[:] = X
+        return array
+
+    return write
+
+
+WAYS = {
+    "default": ({}, {}),
+    "held out": ({"early_stopping": True, "validation_fraction": 0.3}, {}),
+    "weighted": ({}, {"sample_weight": np.arange(N_ROWS) % 5 + 1.0}),
+    "weights of zero": ({}, {"sample_weight": np.arange(N_ROWS) % 3}),
+    "raw": ({"standardize_features": False, "shuffle": False}, {}),
+    "a loader of the user's": ({"iterator_train": DataLoader}, {}),
+}
+
+
+@pytest.mark.parametrize("kind", ["mapped", "dataset"])
+@pytest.mark.parametrize("way", WAYS)
+@each_estimator
+def test_rows_left_in_place_train_as_those_in_memory(estimator, way, kind, most_read, mapped):
+    parameters, arguments = WAYS[way]
+    X, y = rows(estimator)
+    plain = quick(estimator, **parameters).fit(X, y, **arguments)
+    predicted, score = plain.predict(X), plain.score(X, y)
+    assert not most_read()
+    given = (mapped(X), y) if kind == "mapped" else (Items(X, y), None)
+    net = quick(estimator, **parameters).fit(*given, **arguments)
+    assert_equal_nets(net, plain)
+    np.testing.assert_allclose(net.predict(given[0]), predicted, rtol=1e-4, atol=1e-5)
+    assert net.score(*given) == pytest.approx(score, abs=1e-4)
+    assert 0 < most_read() <= 32
+
+
+@pytest.mark.parametrize("kind", ["mapped", "dataset"])
+@each_estimator
+def test_partial_fit_and_warm_start_go_on(estimator, kind, most_read, mapped):
+    X, y = rows(estimator)
+    given = (mapped(X), y) if kind == "mapped" else (Items(X, y), None)
+    nets = []
+    for X_y in ((X, y), given):
+        net = quick(estimator, warm_start=True).fit(*X_y).fit(*X_y)
+        nets.append(net.partial_fit(*X_y))
+    assert_equal_nets(*nets)
+    assert len(nets[1].loss_curve_) == 7 and 0 < most_read() <= 32
+
+
+def test_one_batch_of_all_rows_is_what_was_asked_for(most_read, mapped):
+    X, y = rows(MLPRegressor)
+    plain = quick(MLPRegressor, batch_size=-1).fit(X, y)
+    assert_equal_nets(quick(MLPRegressor, batch_size=-1).fit(mapped(X), y), plain)
+    assert most_read() == N_ROWS
+
+
+def test_labels_of_any_kind_go_with_a_mapped_file(most_read, mapped):
+    X, y = make_data(MLPClassifier, N_ROWS)
+    net = quick(MLPClassifier, class_weight="balanced").fit(mapped(X), y)
+    assert_equal_nets(net, quick(MLPClassifier, class_weight="balanced").fit(X, y))
+    assert set(net.predict(mapped(X))) <= set(y) and 0 < most_read() <= 32
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int16, np.uint8])
+def test_numbers_of_every_dtype_are_read(dtype, most_read, mapped):
+    X, y = rows(MLPRegressor)
+    X = np.round(np.clip(20 * X + 100, 0, 200)).astype(dtype)
+    assert_equal_nets(quick(MLPRegressor).fit(mapped(X), y), quick(MLPRegressor).fit(X, y))
+
+
+# ---------------------------------------------------------------------- errors come before training
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+@each_estimator
+def test_a_number_that_is_not_finite_is_found_wherever_it_is(estimator, wrong, most_read, mapped):
+    X, y = rows(estimator)
+    X[-1, 2] = wrong
+    try:
+        quick(estimator).fit(X, y)
+    except ValueError as error:
+        expected = error
+    else:
+        pytest.skip("NaN means a missing step")
+    for given in ((mapped(X), y), (Items(X, y), None)):
+        net = quick(estimator)
+        with pytest.raises(ValueError, match=re.escape(str(expected).splitlines()[0])):
+            net.fit(*given)
+        assert not net.initialized_
+        net.fit(X[:-1], y[:-1])
+        with pytest.raises(ValueError, match="contains"):
+            net.predict(given[0])
+
+
+@each_estimator
+def test_lengths_and_columns_are_compared(estimator, most_read, mapped):
+    X, y = rows(estimator)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        quick(estimator).fit(mapped(X), y[:-1])
+    net = quick(estimator).fit(X, y)
+    with pytest.raises(ValueError, match=r"feature|shape|column"):
+        net.predict(mapped(X[:, :2]))
+    with pytest.raises(ValueError, match=r"requires y|y cannot be None|target y is None"):
+        quick(estimator).fit(mapped(X))
+
+
+def test_items_of_several_shapes_are_an_error(most_read):
+    items = [(torch.zeros(3 + (i == 40)), i % 2) for i in range(50)]
+    with pytest.raises(InvalidInputError, match=r"must have one shape. Got \(3,\) and \(4,\)"):
+        quick(MLPClassifier).fit(torch.utils.data.Subset(items, range(50)))
+
+
+# ---------------------------------------------------------------------- DataLoaders
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+@pytest.mark.usefixtures("global_generators_untouched")
+@each_estimator
+def test_a_loader_gives_the_batches(estimator, n_workers):
+    if n_workers and estimator not in (MLPRegressor, MLPClassifier):
+        pytest.skip("processes take long to start")
+    X, y = rows(estimator)
+    loader = DataLoader(Items(X, y), batch_size=32, num_workers=n_workers)
+    net = quick(estimator).fit(loader)
+    plain = quick(estimator, shuffle=False).fit(X, y)
+    assert_equal_nets(net, plain)
+    np.testing.assert_allclose(net.predict(loader), plain.predict(X), rtol=1e-4, atol=1e-5)
+    assert net.score(loader) == pytest.approx(plain.score(X, y), abs=1e-4)
+
+
+def test_order_and_collation_are_the_loaders():
+    X, y = rows(MLPRegressor)
+    seen = []
+
+    def collate(items):
+        seen.append(len(items))
+        return torch.stack([x for x, _ in items]), torch.tensor([target for _, target in items])
+
+    order = np.random.default_rng(0).permutation(N_ROWS)[:100]
+    loader = DataLoader(Items(X, y), batch_size=20, sampler=order.tolist(), collate_fn=collate)
+    net = quick(MLPRegressor, standardize_features=False).fit(loader)
+    assert seen == [20] * 5 * 3
+    plain = quick(MLPRegressor, standardize_features=False, shuffle=False, batch_size=20)
+    plain.initialize(X, y)  # the target's scale is that of all rows
+    plain.set_params(warm_start=True).fit(X[order], y[order])
+    for ours, theirs in zip(net.module_.parameters(), plain.module_.parameters(), strict=True):
+        np.testing.assert_allclose(ours.detach(), theirs.detach(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.usefixtures("global_generators_untouched")
+def test_a_loader_that_shuffles_follows_the_estimators_seed():
+    X, y = rows(MLPRegressor)
+    nets = [
+        quick(MLPRegressor, random_state=seed).fit(DataLoader(Items(X, y), batch_size=20, shuffle=True)) for seed in (0, 0, 1)
+    ]
+    assert nets[0].loss_curve_.tolist() == nets[1].loss_curve_.tolist() != nets[2].loss_curve_.tolist()
+
+
+@pytest.mark.parametrize("labels", ["numbers", "strings", "several"])
+def test_class_weights_go_with_a_loader(labels):
+    X, y = make_data(MLPClassifier, N_ROWS)
+    keep = (y != y[0]) | (np.arange(N_ROWS) % 3 == 0)  # one class is rarer
+    X, y = X[keep], y[keep]
+    codes = np.unique(y, return_inverse=True)[1]
+    y = {"numbers": codes, "strings": y.astype(str), "several": np.column_stack([codes == 0, codes < 2]).astype(int)}[labels]
+
+    def collate(items):
+        return torch.stack([x for x, _ in items]), np.stack([target for _, target in items])
+
+    net = quick(MLPClassifier, class_weight="balanced").fit(DataLoader(Items(X, y), batch_size=20, collate_fn=collate))
+    plain = quick(MLPClassifier, class_weight="balanced", shuffle=False, batch_size=20)
+    assert_equal_nets(net, plain.fit(X, y))
+
+
+def test_a_loader_may_validate():
+    X, y = rows(MLPRegressor)
+    loader, held_out = DataLoader(Items(X[:100], y[:100]), batch_size=20), Items(X[100:], y[100:])
+    parameters = {"shuffle": False, "batch_size": 20, "early_stopping": True}
+    plain = quick(MLPRegressor, **parameters).fit(X[:100], y[:100], X_val=X[100:], y_val=y[100:])
+    for X_val in (held_out, DataLoader(held_out, batch_size=7)):
+        assert_equal_nets(quick(MLPRegressor, **parameters).fit(loader, X_val=X_val), plain)
+
+
+def test_what_a_loader_cannot_do_is_said():
+    X, y = rows(MLPRegressor)
+    loader = DataLoader(Items(X, y), batch_size=20)
+    with pytest.raises(InvalidInputError, match="sample_weight cannot be given with a DataLoader"):
+        quick(MLPRegressor).fit(loader, sample_weight=np.ones(N_ROWS))
+    with pytest.raises(InvalidInputError, match="a second DataLoader as X_val"):
+        quick(MLPRegressor, early_stopping=True).fit(loader)
+    with pytest.raises(InvalidInputError, match=r"must give batches \(X, y\)\. Got a Tensor"):
+        quick(MLPRegressor).fit(DataLoader(Items(X, y), collate_fn=lambda items: torch.stack([x for x, _ in items])))
+
+
+# ---------------------------------------------------------------------- searches and callbacks
+
+
+def test_a_search_reads_slices_of_a_dataset(most_read):
+    """The recipe of the README: scikit-learn cuts skorch's slices without reading them."""
+    X, y = rows(MLPRegressor)
+    grid = {"lr": [1e-3, 1e-2]}
+    plain = GridSearchCV(quick(MLPRegressor), grid, cv=3).fit(X, y)
+    search = GridSearchCV(quick(MLPRegressor), grid, cv=3).fit(SliceDataset(Items(X, y)), y)
+    np.testing.assert_allclose(search.cv_results_["mean_test_score"], plain.cv_results_["mean_test_score"], rtol=1e-5)
+    assert 0 < most_read() <= 32
+    clone(search)
+
+
+@pytest.mark.parametrize("kind", ["mapped", "dataset"])
+def test_callbacks_score_rows_that_stay_where_they_are(kind, most_read, mapped):
+    X, y = rows(MLPRegressor)
+    given = (mapped(X), y) if kind == "mapped" else (Items(X, y), None)
+    scores = []
+    for X_y in ((X, y), given):
+        scoring = [EpochScoring("r2", on_train=on_train, name=f"r2_{on_train}") for on_train in (True, False)]
+        net = quick(MLPRegressor, callbacks=scoring, early_stopping=True).fit(*X_y)
+        scores.append([net.history_[:, name] for name in ("r2_True", "r2_False")])
+    np.testing.assert_allclose(scores[1], scores[0], rtol=1e-4)
+
+
+# ---------------------------------------------------------------------- images and windows
+
+
+def test_images_are_decoded_batch_by_batch(tmp_path, monkeypatch):
+    random = np.random.default_rng(0)
+    for name, brightness in [("day", 200), ("night", 50)]:
+        for i in range(20):
+            (tmp_path / name).mkdir(exist_ok=True)
+            pixels = np.clip(random.normal(brightness, 40, (12, 10, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{i:02}.png")
+    X, y = load_image_folder(tmp_path, 8, return_X_y=True)
+    plain = CNNClassifier((4,), max_epochs=4, batch_size=8, random_state=0).fit(X, y)
+    lazy = ImageFolderDataset(tmp_path, 8)
+    for limit, workers in [(0, {}), (1 << 30, {}), (0, {"iterator_train": DataLoader, "iterator_train__num_workers": 2})]:
+        monkeypatch.setattr(sources, "LARGE_DATASET", limit)
+        net = clone(plain).set_params(**workers).fit(lazy)
+        if not workers:
+            assert_equal_nets(net, plain)
+        assert net.score(lazy) == pytest.approx(plain.score(X, y), abs=0.1)
+        np.testing.assert_array_equal(net.predict(lazy), net.predict(X))
+
+
+def test_windows_are_never_copied_whole():
+    """Windows of 154 MB, of a series of 1.6 MB."""
+    series = np.sin(np.arange(100_000) / 7)
+    series = np.column_stack([series, np.roll(series, 3)])
+    X, y = make_windows(series, length=96, target=0)
+    X = X.reshape(len(X), -1)
+    assert np.shares_memory(X, series) and X.nbytes > 100e6
+    tracemalloc.start()
+    try:
+        net = quick(MLPRegressor, hidden_layer_sizes=(4,), max_epochs=1, batch_size=256).fit(X, y[:, 0])
+        net.predict(X)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 60e6
+    some = slice(0, 2000)
+    small = quick(MLPRegressor, hidden_layer_sizes=(4,)).fit(X[some], y[some, 0])
+    copied = quick(MLPRegressor, hidden_layer_sizes=(4,)).fit(X[some].copy(), y[some, 0])
+    assert_equal_nets(small, copied)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_mapped_file_is_not_held_in_memory(tmp_path):
+    """256 MB, half of which would be seen."""
+    program = (
+        "import re, sys, warnings; import numpy as np; from skpt import MLPRegressor; warnings.simplefilter('ignore')\n"
+        "def peak(): return int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) / 1024\n"
+        "net = MLPRegressor((4,), max_epochs=1, batch_size=256, random_state=0)\n"
+        "X = np.memmap(sys.argv[1], dtype=np.float32, mode='w+', shape=(1 << 16, 1024)); y = np.arange(float(1 << 16))\n"
+        "X[::64, 0] = 1; net.fit(X[:20000], y[:20000]); before = peak(); net.fit(X, y); net.predict(X)\n"
+        "print(peak() - before)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "rows"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert float(run.stdout) < 60
