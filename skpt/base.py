@@ -507,10 +507,17 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
                 X, y = validate_data(self, X, y, reset=reset, **options)
         return self._shaped(X, reset=reset), y
 
-    def _read_X(self, X, *, reset: bool = False):
-        """Check X alone, for prediction; rows of a source when they are read."""
-        if isinstance(X, RowSource):
-            return X.mapped(self._read_X)
+    def _read_for_prediction(self, X):
+        """Unpack and check X; rows of a source when they are read."""
+        X, _ = unpack(X, None)
+        return X.mapped(self._read_X) if isinstance(X, RowSource) else self._read_X(X)
+
+    def _read_X(self, X):
+        """Check X alone, for prediction."""
+        return self._read_inputs(X, reset=False)
+
+    def _read_inputs(self, X, *, reset: bool):
+        """Check X without y."""
         X = self._as_array(X)
         with self._named_columns(X):
             if self._is_deep(X):
@@ -525,8 +532,15 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         """Check all rows of a source once, some at a time, and y."""
         y = validate_data(self, y=y, multi_output=True, y_numeric=self._numeric_y)
         check_consistent_length(X, y)
-        for i, part in enumerate(X.parts(rows_at_a_time(X))):
-            self._read_X(part, reset=reset and i == 0)
+        n_checked = 0
+        for part in X.parts(rows_at_a_time(X)):
+            try:
+                self._read_inputs(part, reset=reset and n_checked == 0)
+            except ValueError as error:
+                last = n_checked + len(part) - 1
+                error.add_note(f"This is said of rows {n_checked} to {last} of X, counted from the first of these.")
+                raise
+            n_checked += len(part)
             if part.dtype.kind in "biu":
                 break  # whole numbers are finite, and have one shape
         return X.mapped(self._read_again), y
@@ -1033,7 +1047,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             The outputs of some rows.
         """
         check_is_fitted(self)
-        X = self._encoded(self._read_X(unpack(X, None)[0]))
+        X = self._encoded(self._read_for_prediction(X))
         self._set_training(training)
         try:
             with torch.set_grad_enabled(training):
@@ -1048,7 +1062,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         if not self._predicts_in_double():
             return self.forward(X).numpy()
         # In double precision a row's prediction does not depend on what other rows it is predicted with.
-        X = self._read_X(unpack(X, None)[0])
+        X = self._read_for_prediction(X)
         state = {name: t.double() if t.is_floating_point() else t for name, t in self.module_.state_dict().items()}
         with torch.no_grad():
             parts = [

@@ -162,16 +162,14 @@ def test_numbers_of_every_dtype_are_read(dtype, most_read, mapped):
 def test_a_number_that_is_not_finite_is_found_wherever_it_is(estimator, wrong, most_read, mapped):
     X, y = rows(estimator)
     X[-1, 2] = wrong
-    try:
+    with pytest.raises(ValueError, match="contains") as expected:
         quick(estimator).fit(X, y)
-    except ValueError as error:
-        expected = error
-    else:
-        pytest.skip("NaN means a missing step")
+    expected = re.sub(r"sequence \d+", r"sequence \\d+", re.escape(str(expected.value).splitlines()[0]).replace(r"\ ", " "))
     for given in ((mapped(X), y), (Items(X, y), None)):
         net = quick(estimator)
-        with pytest.raises(ValueError, match=re.escape(str(expected).splitlines()[0])):
+        with pytest.raises(ValueError, match=expected) as raised:
             net.fit(*given)
+        assert raised.value.__notes__ == ["This is said of rows 144 to 149 of X, counted from the first of these."]
         assert not net.initialized_
         net.fit(X[:-1], y[:-1])
         with pytest.raises(ValueError, match="contains"):

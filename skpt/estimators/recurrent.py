@@ -15,6 +15,8 @@ from skpt.exceptions import InvalidInputError
 from skpt.modules.layers import ACTIVATIONS, INITIALIZATIONS
 from skpt.modules.recurrent import ARCHITECTURES, RNNModule, Seq2SeqModule
 from skpt.modules.recurrent_layers import CELLS
+from skpt.training.batches import rows_at_a_time
+from skpt.training.sources import RowSource, unpack
 from skpt.training.targets import SequenceTarget
 
 __all__ = ["RNNClassifier", "RNNRegressor", "Seq2SeqRegressor"]
@@ -381,11 +383,12 @@ class Seq2SeqRegressor(_Recurrent, NetRegressor):
         self._check_steps(X, self.target_.n_steps)
         return X
 
-    def _check_steps(self, X: np.ndarray, n_steps_out: int) -> None:
+    def _check_steps(self, X, n_steps_out: int) -> None:
         """Raise if sequences are too short to be answered beside."""
         if self.architecture != "many_to_many":
             return
-        n_steps = (~np.isnan(X[:, :, 0])).sum(axis=1)
+        parts = X.parts(rows_at_a_time(X)) if isinstance(X, RowSource) else [X]
+        n_steps = np.concatenate([(~np.isnan(part[:, :, 0])).sum(axis=1) for part in parts])
         if n_steps.min() < n_steps_out:
             raise InvalidInputError(
                 f"With architecture='many_to_many' every sequence in X needs at least the {n_steps_out} steps that are given "
@@ -402,15 +405,15 @@ class Seq2SeqRegressor(_Recurrent, NetRegressor):
                 )
         return super()._shaped(X, reset=reset)
 
-    def score(self, X, y, sample_weight=None):
+    def score(self, X, y=None, sample_weight=None):
         """Give the coefficient of determination R2, its mean over steps and outputs.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_timesteps, n_features)
             Sequences, as for `fit`.
-        y : array-like of shape (n_samples, n_steps_out, n_outputs), (n_samples, n_steps_out) or (n_samples,)
-            What they should become.
+        y : array-like of shape (n_samples, n_steps_out, n_outputs), (n_samples, n_steps_out) or (n_samples,), default=None
+            What they should become. None only if X is a Dataset or DataLoader that gives them.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the sequences.
 
@@ -419,5 +422,6 @@ class Seq2SeqRegressor(_Recurrent, NetRegressor):
         float
             One for a perfect prediction, zero for the mean of y at each step.
         """
+        y = unpack(X, None)[1] if y is None else y
         y, predicted = (np.asarray(each).reshape(len(each), -1) for each in (y, self.predict(X)))
         return float(r2_score(y, predicted, sample_weight=sample_weight))
