@@ -18,17 +18,22 @@ from skpt.modules.recurrent import RNNModule, Seq2SeqModule
 from skpt.modules.recurrent_layers import Recurrent
 from skpt.modules.tcn import TCNModule
 from skpt.modules.transformer import TransformerModule
+from skpt.modules.multi_input import BranchModule, EmbeddingModule, JoinedModule, MultiInputModule
+from skpt.modules.multi_task import MultiTaskModule
 
 __all__ = [
     "ACTIVATIONS",
     "INITIALIZATIONS",
     "BatchNorm1d",
     "BatchNorm2d",
+    "BranchModule",
     "CNNModule",
     "Conv1d",
     "Conv2d",
     "Dropout",
+    "EmbeddingModule",
     "FeedForward",
+    "JoinedModule",
     "Linear",
     "LinearModule",
     "MLPModule",
@@ -37,4 +42,6 @@ __all__ = [
     "Seq2SeqModule",
     "TCNModule",
     "TransformerModule",
+    "MultiInputModule",
+    "MultiTaskModule",
 ]

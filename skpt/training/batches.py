@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from skpt.exceptions import InvalidInputError
+from skpt.training.fields import Fields
 from skpt.training.randomness import borrowed_global_generator
 from skpt.training.sources import RowSource
 
@@ -24,20 +25,22 @@ DENSE_NUMBERS = 1 << 20
 
 
 def rows_of(X, index: Tensor | slice):
-    """Give some rows of a tensor, or of a CSR matrix as a sparse tensor.
+    """Give some rows of a tensor, or of a CSR matrix as a sparse tensor, or of several by name.
 
     Parameters
     ----------
-    X : Tensor, scipy CSR matrix or RowSource of tensors
+    X : Tensor, scipy CSR matrix, RowSource of tensors or Fields
         All rows.
     index : Tensor of int or slice
         Which ones.
 
     Returns
     -------
-    Tensor
-        Dense; of layout ``torch.sparse_csr`` where these rows of a CSR matrix would take more than 4 MB.
+    Tensor, or dict of str to Tensor
+        Dense; of layout ``torch.sparse_csr`` where these rows of a CSR matrix would take more than 4 MB. A dict of Fields.
     """
+    if isinstance(X, Fields):
+        return {name: rows_of(part, index) for name, part in X.items()}
     if isinstance(X, Tensor):
         return X[index] if isinstance(index, slice) else X.index_select(0, index)
     if isinstance(X, RowSource):
@@ -61,7 +64,7 @@ def rows_at_a_time(X) -> int:
 
     Parameters
     ----------
-    X : array-like, Tensor, CSR matrix or RowSource of shape (n_samples, ...)
+    X : array-like, Tensor, CSR matrix, RowSource or Fields of shape (n_samples, ...)
         All rows.
 
     Returns
@@ -70,6 +73,8 @@ def rows_at_a_time(X) -> int:
         4,096; fewer of wide sparse rows, because a layer that does not take them as they are makes them dense, and of images
         and sequences, because a network makes many numbers of each of theirs; fewer of wide rows that are read for it.
     """
+    if isinstance(X, Fields):
+        return min(rows_at_a_time(part) for _, part in X.items())
     if issparse(X):
         return max(1, min(4096, 2**24 // max(1, X.shape[1])))
     if isinstance(X, RowSource) and X.ndim <= 2:
@@ -88,7 +93,7 @@ class Batches:
 
     Parameters
     ----------
-    X : Tensor, scipy CSR matrix or RowSource of shape (n_samples, ...)
+    X : Tensor, scipy CSR matrix, RowSource or Fields of shape (n_samples, ...)
         Inputs.
     y : Tensor of shape (n_samples, ...)
         Targets.

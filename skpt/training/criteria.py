@@ -125,8 +125,12 @@ def takes_class_index(criterion) -> bool:
     return not (numeric or getattr(criterion, "takes_indicators", False))
 
 
-def row_losses(criterion: nn.Module, outputs: Tensor, targets: Tensor) -> Tensor:
-    """Loss of every row, (N,), or the one number that a criterion without row-wise losses gives."""
+def row_losses(criterion: nn.Module, outputs: Tensor, targets: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Loss of every row, (N,), or the one number that a criterion without row-wise losses gives.
+
+    The weights of the rows are told to a criterion that asks for them by ``takes_sample_weight = True``; its losses are not
+    yet weighted.
+    """
     if isinstance(criterion, nn.NLLLoss):
         outputs = torch.log_softmax(outputs, dim=1)
     elif isinstance(criterion, nn.BCELoss):
@@ -136,7 +140,8 @@ def row_losses(criterion: nn.Module, outputs: Tensor, targets: Tensor) -> Tensor
             f"{type(criterion).__name__} needs outputs of the targets' shape, {tuple(targets.shape)}. Got shape "
             f"{tuple(outputs.shape)}, which would be broadcast. Let the module give one column per output."
         )
-    losses = criterion(outputs, targets)
+    told = (weight,) if getattr(criterion, "takes_sample_weight", False) else ()
+    losses = criterion(outputs, targets, *told)
     return losses.flatten(1).mean(1) if losses.ndim > 1 else losses
 
 
@@ -165,7 +170,7 @@ def mean_loss(criterion: nn.Module, outputs: Tensor, targets: Tensor, weight: Te
         If there are weights and the criterion gives no row-wise losses, or if outputs and targets of different shapes would
         be broadcast.
     """
-    losses = row_losses(criterion, outputs, targets)
+    losses = row_losses(criterion, outputs, targets, weight)
     if losses.ndim == 0:
         if weight is not None:
             raise InvalidInputError(

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from skpt.training.batches import Batches, LoaderBatches, rows_of
 from skpt.training.criteria import mean_loss
+from skpt.training.fields import Fields
 from skpt.training.job import TrainingJob
 from skpt.training.monitor import check_finite
 from skpt.training.randomness import borrowed_global_generator
@@ -53,8 +54,7 @@ class BatchesDataset(Dataset):
 
     def __getitem__(self, i: int):
         X, y, weight = self.batches.rows()
-        Xi = torch.from_numpy(X[[i]].toarray()[0]) if issparse(X) else X[i]
-        return Xi, y[i] if weight is None else (y[i], weight[i])
+        return _row_of(X, i), y[i] if weight is None else (y[i], weight[i])
 
     def __getitems__(self, rows: list[int]) -> list:
         X, y, weight = self.batches.rows()
@@ -62,6 +62,12 @@ class BatchesDataset(Dataset):
             return [self[i] for i in rows]
         part = X[np.asarray(rows)]  # all at once, as its Dataset may decode them by several threads
         return [(Xi, y[i] if weight is None else (y[i], weight[i])) for Xi, i in zip(part, rows, strict=True)]
+
+
+def _row_of(X, i: int):
+    if isinstance(X, Fields):
+        return {name: _row_of(part, i) for name, part in X.items()}
+    return torch.from_numpy(X[[i]].toarray()[0]) if issparse(X) else X[i]
 
 
 class TrainingLadder(NeuralNet):
@@ -337,7 +343,7 @@ class TrainingLadder(NeuralNet):
 
         Parameters
         ----------
-        X : Tensor, CSR matrix or RowSource
+        X : Tensor, CSR matrix, RowSource or Fields
             Encoded inputs.
         n_rows : int
             Rows at a time.
@@ -352,7 +358,7 @@ class TrainingLadder(NeuralNet):
             yield self.infer(rows_of(X, slice(start, min(start + n_rows, n_samples))))
 
     def _copy_weights(self, into: list[Tensor] | None = None) -> list[Tensor]:
-        state = list(self.module_.state_dict().values())
+        state = self._changing()
         if into is None:
             return [t.clone() for t in state]
         for kept, t in zip(into, state, strict=True):
@@ -361,8 +367,12 @@ class TrainingLadder(NeuralNet):
 
     @torch.no_grad()
     def _put_weights(self, state: list[Tensor]) -> None:
-        for t, kept in zip(self.module_.state_dict().values(), state, strict=True):
+        for t, kept in zip(self._changing(), state, strict=True):
             t.copy_(kept)
+
+    def _changing(self) -> list[Tensor]:
+        """All tensors of the network, and of a criterion that learns."""
+        return [*self.module_.state_dict().values(), *self.criterion_.state_dict().values()]
 
 
 def _watches_batches(callback) -> bool:

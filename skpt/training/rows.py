@@ -8,8 +8,11 @@ not depend on how they came.
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy import sparse
+
+from skpt.training.fields import Fields
 
 __all__ = ["equal_rows", "hold_out", "merge_equal_rows"]
 
@@ -23,9 +26,9 @@ def equal_rows(X, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Parameters
     ----------
-    X : ndarray, CSR matrix or RowSource of shape (n_samples, ...)
+    X : ndarray, CSR matrix, RowSource or Fields of shape (n_samples, ...)
         The inputs.
-    y : ndarray of shape (n_samples, ...)
+    y : ndarray or Fields of shape (n_samples, ...)
         The targets.
 
     Returns
@@ -47,6 +50,9 @@ def _row_hashes(X) -> np.ndarray:
     Each number is mixed with a salt of its column. Whole numbers add up to the same in any order, and a zero adds nothing.
     """
     n_samples = X.shape[0]
+    if isinstance(X, Fields):
+        # The same numbers in another field are another row.
+        return sum((_mix(_row_hashes(part) + np.uint64(i)) for i, (_, part) in enumerate(X.items())), np.uint64(0))
     salt = np.random.default_rng(0).integers(2**64, size=int(np.prod(X.shape[1:])), dtype=np.uint64)
     zero = _mix(salt)
     if sparse.issparse(X):
@@ -80,13 +86,18 @@ def _mix(z: np.ndarray) -> np.ndarray:
     return z ^ (z >> np.uint64(31))
 
 
-def _row_bytes(a: np.ndarray) -> np.ndarray:
+def _row_bytes(a: np.ndarray | Fields) -> np.ndarray:
     """The rows of y as bytes; the same for equal numbers of any dtype."""
+    if isinstance(a, Fields):
+        return np.concatenate([_row_bytes(part) for _, part in a.items()], axis=1)
     a = a.reshape(len(a), -1)
     if a.dtype.kind in "biuf":
         a = a.astype(np.float64) + 0.0  # no negative zero
     elif a.dtype.kind not in "SU":
-        a = np.unique(a.ravel(), return_inverse=True)[1].reshape(a.shape)
+        known = ~pd.isna(a)
+        codes = np.full(a.shape, -1)  # of missing labels, which have no order
+        codes[known] = np.unique(a[known], return_inverse=True)[1]
+        a = codes
     return np.ascontiguousarray(a).view(np.uint8).reshape(len(a), -1)
 
 
@@ -95,9 +106,9 @@ def merge_equal_rows(X, y: np.ndarray, weight: np.ndarray | None):
 
     Parameters
     ----------
-    X : ndarray or CSR matrix of shape (n_samples, ...)
+    X : ndarray, CSR matrix or Fields of shape (n_samples, ...)
         The inputs.
-    y : ndarray of shape (n_samples, ...)
+    y : ndarray or Fields of shape (n_samples, ...)
         The targets.
     weight : ndarray of shape (n_samples,) or None
         Sample weights; None counts as ones.

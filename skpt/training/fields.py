@@ -1,0 +1,95 @@
+"""Several arrays with the same rows: the inputs of a network with several inputs, the labels of several tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping
+
+import numpy as np
+
+from skpt.exceptions import InvalidInputError
+
+__all__ = ["Fields"]
+
+
+class Fields:
+    """Arrays with the same rows, by name; indexed by rows it gives those rows of each.
+
+    Parameters
+    ----------
+    arrays : mapping of str to ndarray, Tensor or CSR matrix of shape (n_samples, ...)
+        At least one.
+
+    Raises
+    ------
+    InvalidInputError
+        If there is none, or if their numbers of rows differ.
+
+    Attributes
+    ----------
+    shape : tuple of one int
+        The number of rows.
+    """
+
+    def __init__(self, arrays: Mapping):
+        self._arrays = dict(arrays)
+        n_rows = {name: a.shape[0] for name, a in self._arrays.items()}
+        if len(set(n_rows.values())) != 1:
+            raise InvalidInputError(
+                f"Several inputs or targets must have the same number of rows: found input variables with inconsistent "
+                f"numbers of samples: {n_rows}."
+            )
+        self.shape = (next(iter(n_rows.values())),)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key):
+        if isinstance(key, str):
+            return self._arrays[key]
+        return self.map(lambda a: a[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def keys(self) -> KeysView:
+        """Give the names."""
+        return self._arrays.keys()
+
+    def items(self) -> ItemsView:
+        """Give names and arrays."""
+        return self._arrays.items()
+
+    def map(self, change: Callable) -> Fields:
+        """Give the fields that `change` makes of each array.
+
+        Parameters
+        ----------
+        change : callable
+            From an array to one of as many rows.
+
+        Returns
+        -------
+        Fields
+            New ones.
+        """
+        return Fields({name: change(a) for name, a in self._arrays.items()})
+
+    def to(self, device) -> Fields:
+        """Move the tensors among them to a device; CSR matrices stay.
+
+        Parameters
+        ----------
+        device : torch.device
+            Where to.
+
+        Returns
+        -------
+        Fields
+            New ones.
+        """
+        return self.map(lambda a: a.to(device) if hasattr(a, "to") else a)
+
+    @property
+    def n_numbers(self) -> int:
+        """Numbers in a row, of all fields together."""
+        return sum(int(np.prod(a.shape[1:], dtype=np.int64)) for a in self._arrays.values())
