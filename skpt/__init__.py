@@ -1,8 +1,11 @@
 """PyTorch networks as real scikit-learn estimators and real skorch nets."""
 
 from skpt.estimators import (
+    CNNBranch,
     CNNClassifier,
     CNNRegressor,
+    DenseBranch,
+    EmbeddingBranch,
     LinearClassifier,
     LinearRegressor,
     MLPClassifier,
@@ -14,11 +17,17 @@ from skpt.estimators import (
     TCNRegressor,
     TransformerClassifier,
     TransformerRegressor,
+    MultiInputClassifier,
+    MultiInputRegressor,
+    MultiTaskEstimator,
 )
 
 __all__ = [
+    "CNNBranch",
     "CNNClassifier",
     "CNNRegressor",
+    "DenseBranch",
+    "EmbeddingBranch",
     "LinearClassifier",
     "LinearRegressor",
     "MLPClassifier",
@@ -30,6 +39,9 @@ __all__ = [
     "TCNRegressor",
     "TransformerClassifier",
     "TransformerRegressor",
+    "MultiInputClassifier",
+    "MultiInputRegressor",
+    "MultiTaskEstimator",
     "__version__",
 ]
 

@@ -1,6 +1,7 @@
 """The private names of other libraries that skpt uses, in one place."""
 
 from sklearn.utils import _safe_indexing as safe_indexing
+from sklearn.utils._indexing import _get_column_indices as get_column_indices
 from sklearn.utils._param_validation import (
     HasMethods,
     Interval,
@@ -20,6 +21,7 @@ __all__ = [
     "StrOptions",
     "check_sample_weight",
     "complete_optimizer",
+    "get_column_indices",
     "safe_indexing",
     "validate_parameter_constraints",
 ]

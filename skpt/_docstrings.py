@@ -10,7 +10,14 @@ import inspect
 import re
 import textwrap
 
-__all__ = ["ATTRIBUTES", "CLASSIFIER_PARAMETERS", "PARAMETERS", "REGRESSOR_PARAMETERS", "complete_docstring"]
+__all__ = [
+    "ATTRIBUTES",
+    "CLASSIFIER_PARAMETERS",
+    "PARAMETERS",
+    "REGRESSOR_PARAMETERS",
+    "complete_docstring",
+    "complete_parameters",
+]
 
 _NAMES_OF_INITIALIZATIONS = (
     '"default" (torch\'s), "kaiming_uniform", "kaiming_normal", "xavier_uniform", "xavier_normal", "orthogonal", "uniform", '
@@ -201,8 +208,47 @@ def complete_docstring(
     str
         The whole docstring, indented as `doc`.
     """
+    summary, sections = _sections(doc)
+    sections["Parameters"] = _described(sections, signature, parameters)
+    own = _entries(sections.get("Attributes", ""))
+    shared = {name: _entry(name, *entry) for name, entry in attributes.items()}
+    sections["Attributes"] = "\n".join(["Attributes", "-" * 10, *(shared | own).values()])
+    return _joined(summary, {"Raises": _RAISES, "Notes": _NOTES} | sections)
+
+
+def complete_parameters(doc: str, signature: inspect.Signature, parameters: dict[str, tuple[str, str]]) -> str:
+    """Complete the parameters alone in the docstring of what is no estimator.
+
+    Parameters
+    ----------
+    doc : str
+        numpydoc, with the sections and entries that are its own.
+    signature : inspect.Signature
+        Of the constructor, in whose order parameters are described.
+    parameters : dict
+        Type and description by name, of what `doc` does not describe itself.
+
+    Returns
+    -------
+    str
+        The whole docstring, indented as `doc`.
+    """
+    summary, sections = _sections(doc)
+    return _joined(summary, {**sections, "Parameters": _described(sections, signature, parameters)})
+
+
+def _sections(doc: str) -> tuple[str, dict[str, str]]:
     parts = re.split(r"\n\n(?=[A-Z][A-Za-z ]+\n-{3,}\n)", inspect.cleandoc(doc))
-    summary, sections = parts[0], {part.partition("\n")[0]: part for part in parts[1:]}
+    return parts[0], {part.partition("\n")[0]: part for part in parts[1:]}
+
+
+def _joined(summary: str, sections: dict[str, str]) -> str:
+    whole = "\n\n".join([summary, *(sections[name] for name in _ORDER if name in sections)])
+    return textwrap.indent(whole, "    ").strip() + "\n    "
+
+
+def _described(sections: dict[str, str], signature: inspect.Signature, parameters: dict[str, tuple[str, str]]) -> str:
+    """The section of the parameters, in the order of the signature."""
     own = _entries(sections.get("Parameters", ""))
     described = []
     for name, parameter in signature.parameters.items():
@@ -211,13 +257,7 @@ def complete_docstring(
             described.append(own[name])
         elif name in parameters:
             described.append(_entry(name, *parameters[name], parameter.default))
-    sections["Parameters"] = "\n".join(["Parameters", "-" * 10, *described])
-    own = _entries(sections.get("Attributes", ""))
-    shared = {name: _entry(name, *entry) for name, entry in attributes.items()}
-    sections["Attributes"] = "\n".join(["Attributes", "-" * 10, *(shared | own).values()])
-    sections = {"Raises": _RAISES, "Notes": _NOTES} | sections
-    whole = "\n\n".join([summary, *(sections[name] for name in _ORDER if name in sections)])
-    return textwrap.indent(whole, "    ").strip() + "\n    "
+    return "\n".join(["Parameters", "-" * 10, *described])
 
 
 def _entries(section: str) -> dict[str, str]:

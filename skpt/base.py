@@ -32,6 +32,7 @@ from sklearn.utils.validation import check_array, check_is_fitted, check_X_y, va
 from skorch import NeuralNetClassifier, NeuralNetRegressor
 from skorch.callbacks import PrintLog
 from skorch.dataset import Dataset as SkorchDataset
+from skorch.helper import SliceDict
 from skorch.history import History
 from skorch.utils import to_device
 from torch import Tensor, nn
@@ -61,6 +62,7 @@ from skpt.training.criteria import (
     takes_class_index,
 )
 from skpt.training.features import FeatureScaler, columns_without_numbers, size_in_units_of, to_float32
+from skpt.training.fields import Fields, is_dict
 from skpt.training.files import join_learnt, read_tensors, split_learnt, write_tensors
 from skpt.training.job import TrainingJob, loss_of_zeros
 from skpt.training.ladder import TrainingLadder
@@ -243,15 +245,23 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
 
     def _check_name(self, name: str) -> None:
         prefix, separator, rest = name.partition("__")
-        known = {*self._get_param_names(), *_SKORCH_PARAMETERS}
-        if name in known or (separator and rest and prefix in _PREFIXES):
+        known, prefixes = self._known_names(), self._prefixes()
+        if name in known or (separator and rest and prefix in prefixes):
             return
         meant = _NAMES_ELSEWHERE.get(name, "")
         if meant.partition("__")[0] in known:
             hint = f" Did you mean {meant!r}?"
         else:
-            hint = nearest_name(name, known | {f"{p}__{rest}" for p in _PREFIXES} if separator else known)
+            hint = nearest_name(name, known | {f"{p}__{rest}" for p in prefixes} if separator else known)
         raise UnknownParameterError(f"Invalid parameter {name!r} for estimator {type(self).__name__}.{hint}")
+
+    def _known_names(self) -> set[str]:
+        """Give the names of parameters without a prefix."""
+        return {*self._get_param_names(), *_SKORCH_PARAMETERS}
+
+    def _prefixes(self) -> tuple[str, ...]:
+        """Give what may stand before the two underscores of a parameter's name."""
+        return _PREFIXES
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Give the parameters, skorch's ``prefix__name`` ones included where they were set.
@@ -493,7 +503,10 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         return rows
 
     def _read_X_y(self, X, y, *, reset: bool) -> tuple[Any, np.ndarray]:
-        """Check X and y together."""
+        """Check X and y together, and what this kind of task asks of y."""
+        return self._read_both(X, y, reset=reset)
+
+    def _read_both(self, X, y, *, reset: bool) -> tuple[Any, np.ndarray]:
         if isinstance(X, RowSource):
             return self._read_source(X, y, reset=reset)
         X = self._as_array(X)
@@ -655,7 +668,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         if weight is not None:
             weight = None if np.all(weight == weight[0]) else torch.from_numpy((weight / weight.mean()).astype(np.float32))
         generator = self.streams_.order if training and self.shuffle else None
-        X, y, weight = (to_device(t, self.device_) if isinstance(t, Tensor) else t for t in (X, y, weight))
+        X, y, weight = (to_device(t, self.device_) if isinstance(t, (Tensor, Fields)) else t for t in (X, y, weight))
         return Batches(X, y, weight, min(size, len(y)) if training else size, generator)
 
     def _batches_of_loader(self, data: _Rows) -> LoaderBatches:
@@ -760,7 +773,12 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     def _make_module(self, weights: torch.Generator, noise, **sizes) -> nn.Module:
         """Make a network of the sizes that were learnt, or of others, from generators; `noise` gives one."""
         arguments = {**self._size_arguments(), **sizes, **self.module_arguments(), **self.get_params_for("module")}
-        accepted = accepted_arguments(self.module) or ()
+        return self._make_network(self.module, arguments, weights, noise)
+
+    @staticmethod
+    def _make_network(module: type[nn.Module], arguments: dict[str, Any], weights: torch.Generator, noise) -> nn.Module:
+        """Make a network, or a part of one, whose random numbers come from generators."""
+        accepted = accepted_arguments(module) or ()
         context = nullcontext()
         if "generator" in accepted:
             arguments["generator"] = weights
@@ -769,7 +787,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         if "noise_generator" in accepted:
             arguments["noise_generator"] = noise()
         with context:
-            return self.module(**arguments)
+            return module(**arguments)
 
     def _noise_generator(self) -> torch.Generator:
         if self.device_.type == "cpu":
@@ -961,11 +979,13 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             return {"dataset_train": None, "dataset_valid": None}
 
         def dataset(X, y, rows: _Rows) -> SkorchDataset:
-            some = X.take(rows.number) if isinstance(X, RowSource) else safe_indexing(X, rows.number)
-            return SkorchDataset(some, np.asarray(y)[rows.number])
+            return SkorchDataset(_rows_as_given(X, rows.number), self._labels_as_given(y, rows))
 
         held_out = None if valid is None else dataset(*(given if given_val[0] is None else given_val), valid)
         return {"dataset_train": dataset(*given, data), "dataset_valid": held_out}
+
+    def _labels_as_given(self, y, rows: _Rows) -> Any:
+        return np.asarray(y)[rows.number]
 
     def _give_generators(self) -> None:
         """A copied or loaded network has no generator for its noise: it draws on from the estimator's."""
@@ -1075,8 +1095,11 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         """Whether a row costs so little that double precision is worth it: a rule of the network, not of the rows."""
         if self.device_.type != "cpu" or self.replaced_rungs() or not getattr(self.module_, "draws_from_generator", False):
             return False
-        n_weights = sum(p.numel() for p in self.module_.parameters())
-        return isinstance(self.module_, FeedForward) or n_weights * self._n_positions() <= _WORK_IN_DOUBLE
+        return isinstance(self.module_, FeedForward) or self._work_of_a_row() <= _WORK_IN_DOUBLE
+
+    def _work_of_a_row(self) -> int:
+        """Give about how many multiplications a row costs."""
+        return sum(p.numel() for p in self.module_.parameters()) * self._n_positions()
 
     def _n_positions(self) -> int:
         """Give how often a row goes through the same weights: its pixels, or its steps."""
@@ -1226,16 +1249,22 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
 
     def _learnt_to_dict(self) -> dict[str, Any]:
         """Give what `fit` learnt from the data besides weights, as JSON types."""
-        names = getattr(self, "feature_names_in_", None)
         return {
             "format": _STATE_FORMAT,
             "estimator": type(self).__name__,
+            "target": self.target_.to_dict(),
+            **self._inputs_to_dict(),
+            "transfer": None if self.transfer_report_ is None else self.transfer_report_.to_dict(),
+        }
+
+    def _inputs_to_dict(self) -> dict[str, Any]:
+        """Give what was learnt about X, as JSON types."""
+        names = getattr(self, "feature_names_in_", None)
+        return {
             "n_features_in": self.n_features_in_,
             "feature_names_in": None if names is None else names.tolist(),
-            "target": self.target_.to_dict(),
             "scaler": None if self.scaler_ is None else self.scaler_.to_dict(),
             "input_shape": vars(self).get("input_shape_"),
-            "transfer": None if self.transfer_report_ is None else self.transfer_report_.to_dict(),
         }
 
     def _learn_from_dict(self, learnt: dict[str, Any]) -> None:
@@ -1246,17 +1275,20 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             )
         if learnt["estimator"] != type(self).__name__:
             raise InvalidInputError(f"The file was saved by {learnt['estimator']}, not by {type(self).__name__}.")
+        self.target_ = target_from_dict(learnt["target"])
+        self._inputs_from_dict(learnt)
+        report = learnt.get("transfer")
+        self.transfer_report_ = None if report is None else TransferReport.from_dict(report)
+        self.streams_ = RandomStreams(draw_seed(self.random_state))
+
+    def _inputs_from_dict(self, learnt: dict[str, Any]) -> None:
         self.n_features_in_ = learnt["n_features_in"]
         vars(self).pop("feature_names_in_", None)
         if learnt["feature_names_in"] is not None:
             self.feature_names_in_ = np.array(learnt["feature_names_in"], dtype=object)
-        self.target_ = target_from_dict(learnt["target"])
         self.scaler_ = None if learnt["scaler"] is None else FeatureScaler(**learnt["scaler"])
         if learnt.get("input_shape") is not None:
             self.input_shape_ = tuple(learnt["input_shape"])
-        report = learnt.get("transfer")
-        self.transfer_report_ = None if report is None else TransferReport.from_dict(report)
-        self.streams_ = RandomStreams(draw_seed(self.random_state))
 
     def __getstate__(self) -> dict[str, Any]:
         state = vars(self).copy()
@@ -1495,6 +1527,13 @@ def _balanced_weight(y: np.ndarray, weight: np.ndarray | None) -> np.ndarray:
 def _key(y_row) -> tuple:
     """A row of y, or its only value, for a dict."""
     return tuple(np.ravel(y_row).tolist())
+
+
+def _rows_as_given(X, number: np.ndarray):
+    """Some rows of what the user gave; of a dict as one that can be taken rows of."""
+    if is_dict(X):
+        return SliceDict(**{key: _rows_as_given(part, number) for key, part in X.items()})
+    return X.take(number) if isinstance(X, RowSource) else safe_indexing(X, number)
 
 
 def _in_parts(X, n_rows: int) -> Iterator:

@@ -1,5 +1,6 @@
 """The estimators: one family a file, named as the networks in `skpt.modules`."""
 
+from skpt.estimators.branches import Branch, CNNBranch, DenseBranch, EmbeddingBranch
 from skpt.estimators.cnn import CNNClassifier, CNNRegressor
 from skpt.estimators.linear import LinearClassifier, LinearRegressor
 from skpt.estimators.mlp import MLPClassifier, MLPRegressor
@@ -10,6 +11,16 @@ from skpt.estimators.transformer import TransformerClassifier, TransformerRegres
 __all__ = [
     "CNNClassifier",
     "CNNRegressor",
+from skpt.estimators.multi_input import MultiInputClassifier, MultiInputRegressor
+from skpt.estimators.multi_task import MultiTaskEstimator
+
+__all__ = [
+    "Branch",
+    "CNNBranch",
+    "CNNClassifier",
+    "CNNRegressor",
+    "DenseBranch",
+    "EmbeddingBranch",
     "LinearClassifier",
     "LinearRegressor",
     "MLPClassifier",
@@ -21,4 +32,7 @@ __all__ = [
     "TCNRegressor",
     "TransformerClassifier",
     "TransformerRegressor",
+    "MultiInputClassifier",
+    "MultiInputRegressor",
+    "MultiTaskEstimator",
 ]

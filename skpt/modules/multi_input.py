@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
 
-from skpt.modules.layers import FeedForward, make_activation
-from skpt.modules.mlp import MLPModule
+from skpt.modules.layers import Layers, dense_layers, make_activation
 
 __all__ = ["BranchModule", "EmbeddingModule", "JoinedModule", "MultiInputModule", "module_keys"]
 
@@ -42,14 +40,12 @@ def _apply(module: nn.Module, X, sample_weight: Tensor | None) -> Tensor:
 
 
 class BranchModule(nn.Module):
-    """One branch: rows put into the shape that a network takes, the network, and an activation.
+    """One branch of a network: a network of any family, and an activation after it.
 
     Parameters
     ----------
     module : torch.nn.Module
-        The network, from (N, *row_shape) to (N, n_outputs).
-    row_shape : tuple of int
-        What a row is reshaped to.
+        The network, from (N, ...) to (N, n_outputs).
     activation : str or callable, default="identity"
         What follows: a name of ``skpt.modules.ACTIVATIONS`` or a class of ``nn.Module``.
 
@@ -61,16 +57,15 @@ class BranchModule(nn.Module):
     --------
     >>> import torch
     >>> from skpt.modules import BranchModule, MLPModule
-    >>> BranchModule(MLPModule(6, 3), (6,), "relu")(torch.zeros(5, 2, 3)).shape
+    >>> BranchModule(MLPModule(6, 3), "relu")(torch.zeros(5, 6)).shape
     torch.Size([5, 3])
     """
 
     takes_sample_weight = True
 
-    def __init__(self, module: nn.Module, row_shape: Sequence[int], activation: str | Callable[[], nn.Module] = "identity"):
+    def __init__(self, module: nn.Module, activation: str | Callable[[], nn.Module] = "identity"):
         super().__init__()
         self.module = module
-        self.row_shape = tuple(row_shape)
         self.activation = make_activation(activation)
 
     @property
@@ -80,8 +75,6 @@ class BranchModule(nn.Module):
 
     def forward(self, X: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         """Map X of shape (N, ...) to the branch's outputs; `sample_weight` enters batch statistics alone."""
-        if X.shape[1:] != self.row_shape:
-            X = X.reshape(len(X), *self.row_shape)
         return self.activation(_apply(self.module, X, sample_weight))
 
 
@@ -181,7 +174,7 @@ class MultiInputModule(nn.Module):
     ):
         super().__init__()
         self.joined = JoinedModule(branches)
-        head = MLPModule(
+        head = dense_layers(
             n_features,
             n_outputs,
             hidden_layer_sizes,
@@ -192,8 +185,8 @@ class MultiInputModule(nn.Module):
             generator=generator,
             noise_generator=noise_generator,
         )
-        self.hidden = FeedForward(OrderedDict(list(head.named_children())[:-1]))
-        self.output = head.output
+        output = head.pop("output")
+        self.hidden, self.output = Layers(head), output
 
     @property
     def draws_from_generator(self) -> bool:

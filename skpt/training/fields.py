@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from skpt.exceptions import InvalidInputError
 
-__all__ = ["Fields"]
+__all__ = ["Fields", "as_numpy", "stacked"]
 
 
 class Fields:
@@ -93,3 +95,21 @@ class Fields:
     def n_numbers(self) -> int:
         """Numbers in a row, of all fields together."""
         return sum(int(np.prod(a.shape[1:], dtype=np.int64)) for a in self._arrays.values())
+
+
+def stacked(items: list):
+    """Items as one array; as a list where they have unequal shapes, as sequences may; dicts of them by key."""
+    if items and isinstance(items[0], Mapping):
+        return {key: stacked([item[key] for item in items]) for key in items[0]}
+    arrays = [np.asarray(item) for item in items]
+    return np.stack(arrays) if len({a.shape for a in arrays}) <= 1 else arrays
+
+
+def as_numpy(a):
+    """Tensors as arrays, those of a dict too; anything else as it is."""
+    if isinstance(a, Mapping):
+        return {key: as_numpy(part) for key, part in a.items()}
+    if not isinstance(a, Tensor):
+        return a
+    a = a.detach().cpu()
+    return (a.float() if a.dtype == torch.bfloat16 else a).numpy()  # numpy has no bfloat16

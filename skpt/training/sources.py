@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from skorch.helper import SliceDataset
 from skorch.utils import is_dataset
-from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 from skpt.exceptions import InvalidInputError
+from skpt.training.fields import as_numpy, is_dict, stacked
 
 __all__ = ["RowSource", "take_rows", "unpack"]
 
@@ -232,7 +232,12 @@ class DatasetRows:
 
     def stack(self, items: list) -> np.ndarray:
         """Stack the inputs of items."""
-        arrays = [_as_numpy(self.select(item)) for item in items]
+        arrays = [as_numpy(self.select(item)) for item in items]
+        if arrays and is_dict(arrays[0]):
+            raise InvalidInputError(
+                "Items of a Dataset that is read batch by batch must be arrays. Got dicts. Pass a Dataset of at most 1 GiB, "
+                "and no DataLoader, or a dict of arrays."
+            )
         shapes = sorted({np.shape(a) for a in arrays})
         if len(shapes) > 1:
             raise InvalidInputError(
@@ -276,8 +281,8 @@ class DatasetRows:
                     f"The items of {type(self.dataset).__name__} must be pairs of input and target where no y is given. Got a "
                     f"{type(items[0]).__name__}. Pass y, or let the Dataset give (input, target)."
                 )
-            targets += [_as_numpy(item[1]) for item in items]
-        return np.stack(targets)
+            targets += [as_numpy(item[1]) for item in items]
+        return stacked(targets)
 
 
 def unpack(X, y, *, lazy: bool = False) -> tuple[Any, Any]:
@@ -307,14 +312,14 @@ def unpack(X, y, *, lazy: bool = False) -> tuple[Any, Any]:
             "A Dataset must have a length and give any of its items: checks and scales need to see them before training. Got "
             f"an IterableDataset in a {type(X).__name__}. Write its items into a file that can be mapped, or use partial_fit."
         )
-    y = _as_numpy(_sliced_targets(y) if _is_lazy(y) else y)
+    y = as_numpy(_sliced_targets(y) if _is_lazy(y) else y)
     if type(X) is TensorDataset:
-        X, y = X.tensors[0], _as_numpy(X.tensors[1]) if y is None and len(X.tensors) > 1 else y
+        X, y = X.tensors[0], as_numpy(X.tensors[1]) if y is None and len(X.tensors) > 1 else y
     if isinstance(X, np.ndarray) and _is_better_left_in_place(X):
         return RowSource(ArrayRows(X)), y
     if isinstance(X, DataLoader) or is_dataset(X) or _is_lazy(X):
         return _from_dataset(X, y, lazy)
-    return _as_numpy(X), y
+    return as_numpy(X), y
 
 
 def take_rows(X, index: np.ndarray):
@@ -347,10 +352,14 @@ def _from_dataset(X, y, lazy: bool) -> tuple[Any, Any]:
     first = storage.items(np.zeros(1, dtype=int) if index is None else index[:1]) if n_rows else []
     if y is None and first and storage.select is _first_of_item and isinstance(first[0], (tuple, list)):
         y = storage.targets()
-    if first and (lazy or n_rows * np.asarray(_as_numpy(storage.select(first[0]))).nbytes > _most_in_memory()):
+    if first and (lazy or n_rows * _n_bytes(as_numpy(storage.select(first[0]))) > _most_in_memory()):
         return RowSource(storage, index), y
     items = storage.items(slice(0, n_rows) if index is None else index)
-    return _stacked([_as_numpy(storage.select(item)) for item in items]), y
+    return stacked([as_numpy(storage.select(item)) for item in items]), y
+
+
+def _n_bytes(a) -> int:
+    return sum(map(_n_bytes, a.values())) if is_dict(a) else np.asarray(a).nbytes
 
 
 def _whole_item(item):
@@ -359,19 +368,6 @@ def _whole_item(item):
 
 def _first_of_item(item):
     return item[0] if isinstance(item, (tuple, list)) else item
-
-
-def _stacked(arrays: list):
-    """Give one array; a list where they have unequal shapes, as sequences may."""
-    arrays = [np.asarray(a) for a in arrays]
-    return np.stack(arrays) if len({a.shape for a in arrays}) <= 1 else arrays
-
-
-def _as_numpy(a):
-    if not isinstance(a, Tensor):
-        return a
-    a = a.detach().cpu()
-    return (a.float() if a.dtype == torch.bfloat16 else a).numpy()  # numpy has no bfloat16
 
 
 def _is_lazy(a) -> bool:
@@ -385,7 +381,7 @@ def _sliced_targets(y) -> np.ndarray:
         known = _known_targets(y.dataset)
         if known is not None:
             return known[np.asarray(y.indices_)]
-    return np.stack([np.asarray(_as_numpy(item)) for item in y])
+    return np.stack([np.asarray(as_numpy(item)) for item in y])
 
 
 def _known_targets(dataset) -> np.ndarray | None:
@@ -398,11 +394,11 @@ def _known_targets(dataset) -> np.ndarray | None:
         values = getattr(dataset, name, None)
         if values is None or not hasattr(values, "__len__") or len(values) != n_items or not n_items:
             continue
-        values = np.asarray(_as_numpy(values))
+        values = np.asarray(as_numpy(values))
         some = np.unique(np.linspace(0, n_items - 1, ITEMS_COMPARED).astype(int))
         items = [dataset[int(i)] for i in some]
         pairs = all(isinstance(item, (tuple, list)) and len(item) > 1 for item in items)
-        if pairs and all(np.array_equal(_as_numpy(item[1]), values[i]) for i, item in zip(some, items, strict=True)):
+        if pairs and all(np.array_equal(as_numpy(item[1]), values[i]) for i, item in zip(some, items, strict=True)):
             return values
     return None
 

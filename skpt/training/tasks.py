@@ -482,7 +482,7 @@ class MultiTaskLoss(nn.Module):
         factors = torch.tensor([float(w) for w in weights])
         self.register_buffer("weights", factors)
         share = torch.tensor(labelled_share if self.may_lack else [1.0] * len(self.columns), dtype=torch.float32)
-        self.register_buffer("labelled_share", share)
+        self.register_buffer("labelled_share", torch.where(share > 0, share, 1.0))
         if loss_scaling == "batch_max":
             self.register_buffer("largest", torch.zeros(len(self.columns)))
         elif loss_scaling == "uncertainty":
@@ -503,6 +503,11 @@ class MultiTaskLoss(nn.Module):
             if each.reads == "index":
                 target = target[:, 0].long()
             loss = row_losses(criterion, out, target)
+            if loss.ndim == 0:
+                raise InvalidInputError(
+                    f"The criterion of the task {each.name!r} must give a loss for each row: it needs a parameter reduction "
+                    f"that may be 'none'. {type(criterion).__name__} gives one number per batch."
+                )
             losses.append(loss if known is None else torch.where(known, loss, 0.0))
         return torch.stack(losses, dim=1)
 

@@ -22,13 +22,13 @@ class ByHand(nn.Module):
         self.hidden, self.output = nn.Linear(7, 5), nn.Linear(5, 2)
 
     def forward(self, left, right):
-        joined = torch.cat([torch.relu(self.left(left.flatten(1))), torch.tanh(self.right(right))], dim=1)
+        joined = torch.cat([torch.relu(self.left(left)), torch.tanh(self.right(right))], dim=1)
         return self.output(torch.relu(self.hidden(joined)))
 
 
 def build():
-    left = BranchModule(MLPModule(6, 3, (), generator=generator(1)), (6,), "relu")
-    right = BranchModule(MLPModule(2, 4, (), generator=generator(2)), (2,), "tanh")
+    left = BranchModule(MLPModule(6, 3, (), generator=generator(1)), "relu")
+    right = BranchModule(MLPModule(2, 4, (), generator=generator(2)), "tanh")
     return MultiInputModule({"left": left, "right": right}, 7, 2, (5,), generator=generator(3))
 
 
@@ -43,7 +43,7 @@ def test_the_same_weights_give_the_same_outputs_and_gradients():
     assert {name.rpartition(".")[0] for name in ours.state_dict()} == set(pairs)
     for name, layer in pairs.items():
         layer.load_state_dict(ours.get_submodule(name).state_dict())
-    left, right = torch.randn(9, 2, 3, generator=generator()), torch.randn(9, 2, generator=generator())
+    left, right = torch.randn(9, 6, generator=generator()), torch.randn(9, 2, generator=generator())
     mine, expected = ours({"right": right, "left": left}), theirs(left, right)
     torch.testing.assert_close(mine, expected)
     mine.square().sum().backward()
@@ -54,7 +54,7 @@ def test_the_same_weights_give_the_same_outputs_and_gradients():
 
 
 def test_one_dense_branch_is_a_multilayer_perceptron():
-    branch = BranchModule(MLPModule(4, 3, (5,), generator=generator()), (4,), "relu")
+    branch = BranchModule(MLPModule(4, 3, (5,), generator=generator()), "relu")
     net = MultiInputModule({"all": branch}, 3, 2, (6,), generator=generator(1))
     mlp = MLPModule(4, 2, (5, 3, 6))
     mlp.load_state_dict(dict(zip(mlp.state_dict(), net.state_dict().values(), strict=True)))
@@ -63,7 +63,7 @@ def test_one_dense_branch_is_a_multilayer_perceptron():
 
 
 def test_weights_of_rows_reach_batch_statistics():
-    branch = BranchModule(MLPModule(4, 3, (5,), batch_norm=True, generator=generator()), (4,))
+    branch = BranchModule(MLPModule(4, 3, (5,), batch_norm=True, generator=generator()))
     net = MultiInputModule({"all": branch}, 3, 2, (6,), batch_norm=True, generator=generator(1))
     X = torch.randn(6, 4, generator=generator(2))
     weight = torch.tensor([2.0, 1, 1, 0, 1, 1])

@@ -13,7 +13,7 @@ def generator(seed=0):
 
 @pytest.mark.parametrize("hidden", [(), (5,)])
 def test_the_same_weights_give_the_same_outputs_and_gradients(hidden):
-    trunk = BranchModule(MLPModule(4, 3, (), generator=generator()), (4,), "relu")
+    trunk = BranchModule(MLPModule(4, 3, (), generator=generator()), "relu")
     ours = MultiTaskModule(trunk, 3, {"a": 2, "keys": 1}, hidden, generator=generator(1))
     shared = nn.Linear(4, 3)
     heads = [nn.Sequential(*(layer for n in hidden for layer in (nn.Linear(3, n), nn.ReLU())), nn.Linear((3, *hidden)[-1], k))
