@@ -15,6 +15,10 @@ from sklearn.base import is_classifier
 from skpt import (
     CNNClassifier,
     CNNRegressor,
+    CNNBranch,
+    CNNClassifier,
+    CNNRegressor,
+    DenseBranch,
     LinearClassifier,
     LinearRegressor,
     MLPClassifier,
@@ -22,6 +26,9 @@ from skpt import (
     RNNClassifier,
     RNNRegressor,
     Seq2SeqRegressor,
+    MultiInputClassifier,
+    MultiInputRegressor,
+    MultiTaskEstimator,
 )
 
 _QUICK_SGD = {"optimizer": "sgd", "lr": 0.1, "early_stopping": True, "standardize_features": True}
@@ -30,6 +37,21 @@ _BALANCED = {"class_weight": "balanced"}
 _SMALL_RNN = {"hidden_size": 16, "max_epochs": 60}
 _DEEP_RNN = {"hidden_size": 8, "num_layers": 2, "bidirectional": True, "dropout": 0.1, "lr": 0.03, "max_epochs": 30}
 _SMALL_CNN = {"channels": (8, 8), "hidden_layer_sizes": (16,), "max_epochs": 60}
+
+
+
+def first_half(X) -> slice:
+    """The columns of one branch, whatever their number."""
+    return slice((X.shape[1] + 1) // 2)
+
+
+def last_half(X) -> slice:
+    """The columns of the other; both have the one in the middle, and an only one."""
+    return slice(X.shape[1] // 2, None)
+
+
+_TWO_DENSE = [("left", DenseBranch(16), first_half), ("right", DenseBranch(16, (16,)), last_half)]
+_ROW_AND_TABLE = [("row", CNNBranch(16, (4,)), None), ("table", DenseBranch(16, batch_norm=True), last_half)]
 
 PARAMETERS: dict[type, dict[str, dict[str, Any]]] = {
     LinearRegressor: {
@@ -77,6 +99,20 @@ PARAMETERS: dict[type, dict[str, dict[str, Any]]] = {
         "sgd": {**_QUICK_SGD, **_SMALL_RNN, "cell": "rnn", "architecture": "one_to_many"},
         "deep": {**_DEEP_RNN, "cell": "gru", "architecture": "many_to_many"},
         "forced": {"cell": "gru", "hidden_size": 16, "teacher_forcing": 0.5, "lr": 0.03, "max_epochs": 30},
+    MultiInputRegressor: {
+        "default": {},
+        "sgd": {**_QUICK_SGD, "lr": 0.01, "branches": _TWO_DENSE, "hidden_layer_sizes": (16,)},
+        "deep": {**_QUICK_DEEP, "branches": _ROW_AND_TABLE, "hidden_layer_sizes": (16,)},
+    },
+    MultiInputClassifier: {
+        "default": {},
+        "sgd": {**_QUICK_SGD, "branches": _TWO_DENSE, "hidden_layer_sizes": (16,)},
+        "deep": {**_QUICK_DEEP, **_BALANCED, "branches": _ROW_AND_TABLE, "hidden_layer_sizes": (16,)},
+    },
+    MultiTaskEstimator: {
+        "default": {},
+        "sgd": {**_QUICK_SGD, "lr": 0.01, "trunk": _TWO_DENSE, "loss_scaling": "batch_max"},
+        "deep": {**_QUICK_DEEP, "trunk": CNNBranch(16, (4,)), "loss_scaling": "uncertainty", "hidden_layer_sizes": (16,)},
     },
 }
 ESTIMATORS = list(PARAMETERS)

@@ -20,7 +20,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
-from sklearn.base import clone, is_classifier
+from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -31,13 +31,17 @@ from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring, 
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from skpt import MultiTaskEstimator
+from skpt.estimators.multi_input import BranchedNet
 from skpt.exceptions import DivergedError, InvalidInputError, NotSizedError, UnknownParameterError
 from skpt.fusion import stack as stack_module
-from skpt.modules import ACTIVATIONS, INITIALIZATIONS, FeedForward
+from skpt.modules import ACTIVATIONS, INITIALIZATIONS, FeedForward, JoinedModule
 from skpt.training import CLASSIFICATION_CRITERIA, REGRESSION_CRITERIA, SCHEDULES, batches
+from skpt.training.fields import Fields
 from tests.configurations import CONFIGURATIONS, ESTIMATORS, make_data
 
 CLASSIFIERS = [each for each in ESTIMATORS if is_classifier(each())]
+# What has several tasks is of neither type for scikit-learn; of one column of numbers it promises what a regressor does.
 REGRESSORS = [each for each in ESTIMATORS if not is_classifier(each())]
 
 # Those of tables take sparse X, and a network of a user's own that takes rows; those of images and sequences do not.
@@ -58,6 +62,20 @@ def quick(estimator, **parameters):
 
 def weights_of(net) -> dict[str, np.ndarray]:
     return {name: tensor.cpu().numpy().copy() for name, tensor in net.module_.state_dict().items()}
+
+
+def output_name(net, kind="weight") -> str:
+    """What the last layer's weights are called: ``output.weight``, or a longer name in a head of several."""
+    return [name for name in net.module_.state_dict() if name.endswith(f"output.{kind}")][-1]
+
+
+def output_weight(net) -> np.ndarray:
+    return weights_of(net)[output_name(net)]
+
+
+def encoded(net, y) -> torch.Tensor:
+    """The targets that a net makes of y; one that has several tasks knows y by its task."""
+    return net.target_.encode(Fields({"y": y}) if isinstance(net, MultiTaskEstimator) else y)
 
 
 def assert_same_weights(net, other):
@@ -91,7 +109,8 @@ def test_is_a_skorch_net(estimator):
     X, y = make_data(estimator)
     net = quick(estimator).fit(X, y)
     assert isinstance(net, NeuralNet)
-    assert isinstance(net, NeuralNetClassifier if is_classifier(net) else NeuralNetRegressor)
+    assert isinstance(net, NeuralNetClassifier) is is_classifier(net)
+    assert isinstance(net, NeuralNetRegressor) is is_regressor(net)
     assert isinstance(net.module_, nn.Module)
     assert isinstance(net.criterion_, nn.Module)
     assert isinstance(net.optimizer_, torch.optim.Optimizer)
@@ -160,10 +179,11 @@ def test_parameter_groups_have_settings_of_their_own(estimator):
     X, y = make_data(estimator)
     free = quick(estimator, optimizer="sgd", optimizer__param_groups=[("*.weight", {"lr": 0.01})]).fit(X, y)
     assert len(free.optimizer_.param_groups) == 2
-    held = quick(estimator, optimizer="sgd", optimizer__param_groups=[("output.bias", {"lr": 0.0})]).fit(X, y)
+    bias = output_name(free, "bias")
+    held = quick(estimator, optimizer="sgd", optimizer__param_groups=[(bias, {"lr": 0.0})]).fit(X, y)
     first = weights_of(quick(estimator).initialize(X, y))
-    np.testing.assert_array_equal(weights_of(held)["output.bias"], first["output.bias"])
-    assert (weights_of(held)["output.weight"] != first["output.weight"]).mean() > 0.5  # but for units that are never active
+    np.testing.assert_array_equal(weights_of(held)[bias], first[bias])
+    assert (output_weight(held) != first[output_name(held)]).mean() > 0.5  # but for units that are never active
 
 
 @each_estimator
@@ -267,7 +287,7 @@ def test_a_shuffling_data_loader_follows_the_seed(estimator):
     X, y = make_data(estimator)
     nets = [quick(estimator, iterator_train=DataLoader, random_state=seed).fit(X, y) for seed in (0, 0, 1)]
     assert_same_weights(*nets[:2])
-    assert (weights_of(nets[0])["output.weight"] != weights_of(nets[2])["output.weight"]).any()
+    assert (output_weight(nets[0]) != output_weight(nets[2])).any()
 
 
 @each_estimator
@@ -297,9 +317,20 @@ class TwoBranches(nn.Module):
         return outputs.squeeze(1) if self.squeeze else outputs
 
 
+class AfterBranches(TwoBranches):
+    """The same, of what the branches of an estimator's X give."""
+
+    def __init__(self, n_features, n_outputs, d_hidden=7, squeeze=False, branches=None, trunk=None):
+        super().__init__(n_features, sum(n_outputs.values()) if trunk else n_outputs, d_hidden, squeeze)
+        self.before = trunk or JoinedModule(branches)
+
+    def forward(self, X):
+        return super().forward(self.before(X))
+
+
 def with_own_network(estimator):
     class Own(estimator):
-        module = TwoBranches
+        module = AfterBranches if issubclass(estimator, BranchedNet) else TwoBranches
 
         def module_arguments(self):
             return {}
@@ -474,7 +505,7 @@ def test_sizes_names_and_classes_are_learnt(estimator):
     if is_classifier(net):
         assert net.classes_.tolist() == ["high", "low", "middle"]
         n_outputs = 3
-    assert net.module_.output.out_features == n_outputs
+    assert len(output_weight(net)) == n_outputs
     net.fit(X[:, :3], y)
     assert net.n_features_in_ == 3 and not hasattr(net, "feature_names_in_")
     with pytest.raises(ValueError, match="X has 5 features, but"):
@@ -664,7 +695,7 @@ def test_inputs_are_not_modified_and_may_be_read_only(configuration):
     net.partial_fit(X, y).predict(X)
     for each, copied in zip(inputs, before, strict=True):
         np.testing.assert_array_equal(each, copied)
-    if configuration.estimator not in TABULAR:
+    if not get_tags(configuration.make()).input_tags.sparse:
         return
     frozen = sparse.csr_array(X)
     for part in (frozen.data, frozen.indices, frozen.indptr):
@@ -815,10 +846,10 @@ def test_sample_weights_enter_the_loss(configuration):
     first = configuration.make(**parameters | {"lr": 1e-30}).fit(X, y, sample_weight=weight)
     first.module_.train()
     rows = weight > 0
-    targets = net.target_.encode(y[rows])
+    targets = encoded(net, y[rows])
     inputs, share = net._encode_X(net._read_X(X[rows])), torch.from_numpy(weight[rows] / weight.sum()).float()
     with torch.no_grad():
-        losses = net.criterion_(first.module_(first._encode_batch(inputs), share), targets).reshape(len(share), -1).mean(1)
+        losses = first.criterion_(first.module_(first._encode_batch(inputs), share), targets).reshape(len(share), -1).mean(1)
     assert net.loss_curve_[0] == pytest.approx(float(losses @ share), rel=1e-5)
 
 
@@ -906,7 +937,7 @@ def test_class_weights_of_several_labels_multiply(estimator):
 def validation_loss(net, X, y) -> float:
     """By torch's criterion, from the outputs."""
     with torch.no_grad():
-        losses = net.criterion_(net.forward(X), net.target_.encode(y))
+        losses = net.criterion_(net.forward(X), encoded(net, y))
     return float(losses.mean())
 
 
@@ -921,7 +952,7 @@ def test_a_validation_set_may_be_given(configuration):
         assert validation_loss(net, X_val, y_val) == pytest.approx(net.validation_curve_[-1], rel=1e-5)
     else:
         weight = compute_sample_weight(class_weight, y_val)
-        losses = net.criterion_(net.forward(X_val), net.target_.encode(y_val)).detach().numpy()
+        losses = net.criterion_(net.forward(X_val), encoded(net, y_val)).detach().numpy()
         assert np.average(losses, weights=weight) == pytest.approx(net.validation_curve_[-1], rel=1e-5)
     without = configuration.make(max_epochs=6, early_stopping=False).fit(X, y)
     assert_same_weights(net, without)
@@ -1051,7 +1082,7 @@ def test_partial_fit_takes_weights_and_sets_of_any_size(estimator):
     before = weights_of(net)
     net.partial_fit(X, y, sample_weight=np.linspace(0, 2, 60))
     assert net.n_iter_ == 5
-    assert (weights_of(net)["output.weight"] != before["output.weight"]).any()
+    assert (output_weight(net) != before[output_name(net)]).any()
     with pytest.raises(ValueError, match="X has 4 features"):
         net.partial_fit(X[:, :4], y)
 
@@ -1088,14 +1119,14 @@ def test_a_seed_fixes_everything(configuration):
     X, y = make_data(configuration.estimator)
     one, same, other = (configuration.make(max_epochs=4, random_state=seed).fit(X, y) for seed in (3, 3, 4))
     assert_same_weights(one, same)
-    assert (weights_of(one)["output.weight"] != weights_of(other)["output.weight"]).all()
+    assert (output_weight(one) != output_weight(other)).all()
     numpy_int = configuration.make(max_epochs=4, random_state=np.int64(3)).fit(X, y)
     assert_same_weights(one, numpy_int)
     state, again = np.random.RandomState(5), np.random.RandomState(5)
     by_state = configuration.make(max_epochs=4, random_state=state).fit(X, y)
     assert_same_weights(by_state, configuration.make(max_epochs=4, random_state=again).fit(X, y))
     next_of_state = configuration.make(max_epochs=4, random_state=state).fit(X, y)
-    assert (weights_of(by_state)["output.weight"] != weights_of(next_of_state)["output.weight"]).all()
+    assert (output_weight(by_state) != output_weight(next_of_state)).all()
 
 
 @each_configuration
@@ -1103,7 +1134,7 @@ def test_a_seed_fixes_everything(configuration):
 def test_without_a_seed_every_fit_differs(configuration):
     X, y = make_data(configuration.estimator)
     one, other = (configuration.make(max_epochs=2, random_state=None).fit(X, y) for _ in range(2))
-    assert (weights_of(one)["output.weight"] != weights_of(other)["output.weight"]).all()
+    assert (output_weight(one) != output_weight(other)).all()
 
 
 def with_own_loss(estimator):
@@ -1696,7 +1727,8 @@ def test_an_interrupt_is_raised_and_the_net_predicts(estimator, way, monkeypatch
     np.testing.assert_array_equal(net.loss_curve_, whole.loss_curve_[: net.n_iter_])
     first = weights_of(quick(estimator).initialize(X, y))
     trained = weights_of(WAYS[way](quick(estimator, max_epochs=2)).fit(X, y))
-    moved, expected = (np.abs(w["output.weight"] - first["output.weight"]).max() for w in (weights_of(net), trained))
+    name = output_name(net)
+    moved, expected = (np.abs(w[name] - first[name]).max() for w in (weights_of(net), trained))
     assert moved > 0.5 * expected, "what was learnt before the interrupt is kept"
     net.partial_fit(X, y)
     assert_same_weights(clone(net).fit(X, y), net.fit(X, y))

@@ -8,6 +8,7 @@ import warnings
 from unittest import SkipTest
 
 import pytest
+from sklearn.base import is_classifier, is_regressor
 from sklearn.utils.estimator_checks import estimator_checks_generator
 
 import skpt
@@ -30,7 +31,9 @@ def checks_of(configuration: Configuration) -> list:
         for estimator, check in estimator_checks_generator(configuration.make(), legacy=True)
         if check.func.__name__ != NEEDS_ARRAY_API
     ]
-    assert len(found) > 55, f"scikit-learn has some 60 checks; found {len(found)} for {configuration}"
+    has_type = is_classifier(configuration.make()) or is_regressor(configuration.make())
+    n_least = 55 if has_type else 44
+    assert len(found) > n_least, f"scikit-learn has some {n_least + 5} checks; found {len(found)} for {configuration}"
     return found
 
 
@@ -48,6 +51,7 @@ def test_scikit_learns_check(estimator, check):
 
 def test_every_estimator_is_checked():
     public = {each for each in vars(skpt).values() if isinstance(each, type) and each.__name__ in skpt.__all__}
+    public = {each for each in public if hasattr(each, "fit")}  # branches are parts of estimators
     assert public == set(ESTIMATORS)
 
 

@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 from sklearn.utils.validation import check_X_y, validate_data
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from skpt.estimators.branches import Branch, CNNBranch, DenseBranch
 from skpt.exceptions import InvalidInputError
 from skpt.modules.layers import ACTIVATIONS, INITIALIZATIONS
 from skpt.modules.multi_input import BranchModule, MultiInputModule
-from skpt.training.fields import Fields, as_numpy, stacked
+from skpt.training.fields import Fields, as_numpy, is_dict, stacked
 
 __all__ = ["MultiInputClassifier", "MultiInputRegressor"]
 
@@ -26,6 +25,7 @@ __all__ = ["MultiInputClassifier", "MultiInputRegressor"]
 class BranchedNet(NetEstimator):
     """A net whose X goes to branches: how X is taken apart, and how their parameters are reached."""
 
+    _most_dimensions = 4
     _whole = "all"  # the branch that takes all columns, where none is named
 
     _own_attribute_texts = {
@@ -33,6 +33,13 @@ class BranchedNet(NetEstimator):
         "columns_": ("dict", "The positions of each branch's columns, or its keys; None for all, by name."),
         "n_features_in_": ("int", "Number of columns of X; numbers in a row of all inputs where X is a dict."),
     }
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        families = [branch.family for branch in self._branches_by_name().values()]
+        tags.input_tags.sparse = all(family._takes_sparse for family in families)
+        tags.input_tags.three_d_array = any(family._most_dimensions > 2 for family in families)
+        return tags
 
     # ------------------------------------------------------------------ branches and their parameters
 
@@ -45,7 +52,8 @@ class BranchedNet(NetEstimator):
         given = getattr(self, self._branch_parameter(), None) if given is None else given
         if isinstance(given, Branch):
             return [(self._branch_parameter(), given, None)]
-        return [tuple(each) for each in given or [] if isinstance(each, (tuple, list)) and len(each) == 3]
+        given = given if isinstance(given, (list, tuple)) else []
+        return [tuple(each) for each in given if isinstance(each, (tuple, list)) and len(each) == 3]
 
     def _branches_by_name(self, given=None) -> dict[str, Branch]:
         return {name: branch for name, branch, _ in self._given_branches(given) if isinstance(branch, Branch)}
@@ -150,7 +158,7 @@ class BranchedNet(NetEstimator):
 
     def _read_both(self, X, y, *, reset: bool):
         X = self._read_X(X, reset=reset)
-        if isinstance(y, Mapping):
+        if is_dict(y):
             raise InvalidInputError(f"y of {type(self).__name__} must be an array. Got a dict of {list(y)}.")
         rows = np.zeros((len(X), 1))
         return X, check_X_y(rows, y, estimator=self, multi_output=True, y_numeric=self._numeric_y)[1]
@@ -180,14 +188,14 @@ class BranchedNet(NetEstimator):
         fields = Fields(found)
         if reset:
             self.branches_, self.columns_ = readers, columns
-            if isinstance(X, Mapping) or np.ndim(X) > 2:
+            if is_dict(X) or (not hasattr(X, "iloc") and self._is_deep(X)):
                 self.n_features_in_ = fields.n_numbers
                 vars(self).pop("feature_names_in_", None)
         return fields
 
     def _default_branches(self, X) -> list[tuple[str, Branch, Any]]:
         """A dense branch for a table; for a dict one for each key, by its dimensions."""
-        if not isinstance(X, Mapping):
+        if not is_dict(X):
             return [(self._whole, DenseBranch(), None)]
         branches = []
         for key in X:
@@ -203,13 +211,13 @@ class BranchedNet(NetEstimator):
 
     def _parts_of(self, X, columns: dict[str, Any], *, reset: bool) -> tuple[dict[str, Any], dict[str, Any]]:
         """Give each branch's part of X, and where it is."""
-        if isinstance(X, Mapping):
+        if is_dict(X):
             columns = {name: self._key_of(X, name, key) for name, key in columns.items()}
             return {name: _field_of(X, key) for name, key in columns.items()}, columns
         owner = type(self).__name__
         if not reset and any(isinstance(key, str) for key in columns.values()):
             raise InvalidInputError(f"{owner} was fitted with a dict of inputs, {columns}. Got X of type {type(X).__name__}.")
-        if not hasattr(X, "iloc") and not sparse.issparse(X) and np.ndim(X) > 2:
+        if not hasattr(X, "iloc") and self._is_deep(X):
             return self._parts_of_deep(X, columns), columns
         if hasattr(X, "iloc"):
             validate_data(self, X, reset=reset, skip_check_array=True)  # the branches check what they take
@@ -437,7 +445,7 @@ class MultiInputRegressor(_MultiInput, NetRegressor):
         criterion="mse",
         optimizer="adam",
         lr=2e-3,
-        max_epochs=100,
+        max_epochs=50,
         batch_size="auto",
         shuffle=True,
         weight_decay=0.0,
@@ -499,7 +507,7 @@ class MultiInputClassifier(_MultiInput, NetClassifier):
         criterion="auto",
         optimizer="adam",
         lr=2e-3,
-        max_epochs=100,
+        max_epochs=50,
         batch_size="auto",
         shuffle=True,
         weight_decay=0.0,

@@ -69,10 +69,10 @@ class MultiTaskEstimator(BranchedNet):
         together with the weights (Kendall, Gal and Cipolla, 2018); `weight_decay` holds for these log-variances too.
     missing_labels : {"error", "ignore"}, default="error"
         Whether labels may be missing (NaN or None): such a row counts for the other tasks only.
-    criterion : dict of str to str or class, or "auto", default="auto"
-        Loss of each task: "mse", "l1", "huber", "smooth_l1" or "poisson_nll" for numbers, "cross_entropy" or "bce" for
-        classes, "bce" or "multilabel_soft_margin" for labels, or a class of ``torch.nn.Module``. "auto", and tasks left out,
-        take "mse", "cross_entropy" ("bce" for two classes) and "bce".
+    criterion : dict of str to str or class, str or class, default="auto"
+        Loss of each task, or of all of them: "mse", "l1", "huber", "smooth_l1" or "poisson_nll" for numbers,
+        "cross_entropy" or "bce" for classes, "bce" or "multilabel_soft_margin" for labels, or a class of
+        ``torch.nn.Module``. "auto", and tasks left out, take "mse", "cross_entropy" ("bce" for two classes) and "bce".
     hidden_layer_sizes : sequence of int, default=()
         Number of units of each hidden layer of each head.
     activation : str or callable, default="relu"
@@ -129,7 +129,7 @@ class MultiTaskEstimator(BranchedNet):
     _parameter_texts = {**PARAMETERS, **REGRESSOR_PARAMETERS}
     _parameter_constraints: dict = {
         **NetEstimator._parameter_constraints,
-        "criterion": [dict, StrOptions({"auto"})],
+        "criterion": [str, callable, dict],
         "standardize_target": ["boolean"],
     }
     _own_constraints: dict = {
@@ -161,7 +161,7 @@ class MultiTaskEstimator(BranchedNet):
         criterion="auto",
         optimizer="adam",
         lr=2e-3,
-        max_epochs=100,
+        max_epochs=50,
         batch_size="auto",
         shuffle=True,
         weight_decay=0.0,
@@ -239,7 +239,7 @@ class MultiTaskEstimator(BranchedNet):
 
     def _criterion_of(self, task: str, kind: str):
         """Give a task's criterion: a class, or "auto"."""
-        given = "auto" if self.criterion == "auto" else self.criterion.get(task, "auto")
+        given = self.criterion.get(task, "auto") if isinstance(self.criterion, Mapping) else self.criterion
         if given == "auto" or not isinstance(given, str):
             return given
         try:

@@ -6,11 +6,12 @@ from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping
 
 import numpy as np
 import torch
+from scipy import sparse
 from torch import Tensor
 
 from skpt.exceptions import InvalidInputError
 
-__all__ = ["Fields", "as_numpy", "stacked"]
+__all__ = ["Fields", "as_numpy", "is_dict", "stacked"]
 
 
 class Fields:
@@ -97,9 +98,14 @@ class Fields:
         return sum(int(np.prod(a.shape[1:], dtype=np.int64)) for a in self._arrays.values())
 
 
+def is_dict(a) -> bool:
+    """Whether it is a dict of arrays; scipy's dok_array is a dict too, of numbers."""
+    return isinstance(a, Mapping) and not sparse.issparse(a)
+
+
 def stacked(items: list):
     """Items as one array; as a list where they have unequal shapes, as sequences may; dicts of them by key."""
-    if items and isinstance(items[0], Mapping):
+    if items and is_dict(items[0]):
         return {key: stacked([item[key] for item in items]) for key in items[0]}
     arrays = [np.asarray(item) for item in items]
     return np.stack(arrays) if len({a.shape for a in arrays}) <= 1 else arrays
@@ -107,7 +113,7 @@ def stacked(items: list):
 
 def as_numpy(a):
     """Tensors as arrays, those of a dict too; anything else as it is."""
-    if isinstance(a, Mapping):
+    if is_dict(a):
         return {key: as_numpy(part) for key, part in a.items()}
     if not isinstance(a, Tensor):
         return a
