@@ -13,8 +13,6 @@ import numpy as np
 from sklearn.base import is_classifier
 
 from skpt import (
-    CNNClassifier,
-    CNNRegressor,
     CNNBranch,
     CNNClassifier,
     CNNRegressor,
@@ -23,12 +21,12 @@ from skpt import (
     LinearRegressor,
     MLPClassifier,
     MLPRegressor,
-    RNNClassifier,
-    RNNRegressor,
-    Seq2SeqRegressor,
     MultiInputClassifier,
     MultiInputRegressor,
     MultiTaskEstimator,
+    RNNClassifier,
+    RNNRegressor,
+    Seq2SeqRegressor,
 )
 
 _QUICK_SGD = {"optimizer": "sgd", "lr": 0.1, "early_stopping": True, "standardize_features": True}
@@ -99,6 +97,7 @@ PARAMETERS: dict[type, dict[str, dict[str, Any]]] = {
         "sgd": {**_QUICK_SGD, **_SMALL_RNN, "cell": "rnn", "architecture": "one_to_many"},
         "deep": {**_DEEP_RNN, "cell": "gru", "architecture": "many_to_many"},
         "forced": {"cell": "gru", "hidden_size": 16, "teacher_forcing": 0.5, "lr": 0.03, "max_epochs": 30},
+    },
     MultiInputRegressor: {
         "default": {},
         "sgd": {**_QUICK_SGD, "lr": 0.01, "branches": _TWO_DENSE, "hidden_layer_sizes": (16,)},

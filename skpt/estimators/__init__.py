@@ -1,18 +1,14 @@
 """The estimators: one family a file, named as the networks in `skpt.modules`."""
 
-from skpt.estimators.branches import Branch, CNNBranch, DenseBranch, EmbeddingBranch
+from skpt.estimators.branches import Branch, CNNBranch, DenseBranch, EmbeddingBranch, RNNBranch, TCNBranch, TransformerBranch
 from skpt.estimators.cnn import CNNClassifier, CNNRegressor
 from skpt.estimators.linear import LinearClassifier, LinearRegressor
 from skpt.estimators.mlp import MLPClassifier, MLPRegressor
+from skpt.estimators.multi_input import MultiInputClassifier, MultiInputRegressor
+from skpt.estimators.multi_task import MultiTaskEstimator
 from skpt.estimators.recurrent import RNNClassifier, RNNRegressor, Seq2SeqRegressor
 from skpt.estimators.tcn import TCNClassifier, TCNRegressor
 from skpt.estimators.transformer import TransformerClassifier, TransformerRegressor
-
-__all__ = [
-    "CNNClassifier",
-    "CNNRegressor",
-from skpt.estimators.multi_input import MultiInputClassifier, MultiInputRegressor
-from skpt.estimators.multi_task import MultiTaskEstimator
 
 __all__ = [
     "Branch",
@@ -25,14 +21,17 @@ __all__ = [
     "LinearRegressor",
     "MLPClassifier",
     "MLPRegressor",
-    "RNNClassifier",
-    "RNNRegressor",
-    "Seq2SeqRegressor",
-    "TCNClassifier",
-    "TCNRegressor",
-    "TransformerClassifier",
-    "TransformerRegressor",
     "MultiInputClassifier",
     "MultiInputRegressor",
     "MultiTaskEstimator",
+    "RNNBranch",
+    "RNNClassifier",
+    "RNNRegressor",
+    "Seq2SeqRegressor",
+    "TCNBranch",
+    "TCNClassifier",
+    "TCNRegressor",
+    "TransformerBranch",
+    "TransformerClassifier",
+    "TransformerRegressor",
 ]

@@ -20,10 +20,13 @@ from skpt._docstrings import complete_parameters
 from skpt.base import NetEstimator
 from skpt.estimators.cnn import _CNN
 from skpt.estimators.mlp import _MLP
+from skpt.estimators.recurrent import _Recurrent
+from skpt.estimators.tcn import _TCN
+from skpt.estimators.transformer import _Transformer
 from skpt.exceptions import UnknownParameterError, nearest_name
 from skpt.modules.multi_input import EmbeddingModule
 
-__all__ = ["Branch", "CNNBranch", "DenseBranch", "EmbeddingBranch"]
+__all__ = ["Branch", "CNNBranch", "DenseBranch", "EmbeddingBranch", "RNNBranch", "TCNBranch", "TransformerBranch"]
 
 _TEXTS = {
     "n_units": ("int", "Number of units that the branch gives to what joins the branches; the last layer of its network."),
@@ -42,6 +45,7 @@ class Reader:
     """
 
     scaler_ = None
+    _parameter_constraints: dict = {"n_units": [Interval(Integral, 1, None, closed="left")]}
 
     def _find_optimizer(self) -> None:
         """A branch is trained by the estimator that it is part of."""
@@ -84,13 +88,11 @@ class Branch(BaseEstimator):
         signature = signature.replace(parameters=[p for p in signature.parameters.values() if p.name != "self"])
         texts = {**cls.family._parameter_texts, **cls.family._own_texts, **_TEXTS}
         cls.__doc__ = complete_parameters(cls.__doc__, signature, texts)
-        constraints = {**cls.family._own_constraints, "n_units": [Interval(Integral, 1, None, closed="left")]}
         own = {
             "__module__": cls.__module__,
             "__qualname__": f"{cls.__qualname__}.reader_class",  # where pickle finds it
             "__doc__": Reader.__doc__,
             "_names": [*signature.parameters],
-            "_own_constraints": {name: constraints[name] for name in signature.parameters if name in constraints},
         }
         cls.reader_class = type(cls.__name__, (Reader, cls.family), own)
 
@@ -235,6 +237,131 @@ class CNNBranch(Branch):
         self.augment = augment
 
 
+class RNNBranch(Branch):
+    """Recurrent layers for sequences: their last state, and layers behind it.
+
+    See Also
+    --------
+    MultiInputClassifier : Joins branches.
+    RNNClassifier : The family, and the forms of sequences.
+
+    Examples
+    --------
+    >>> from skpt import RNNBranch
+    >>> RNNBranch(16, cell="gru")
+    RNNBranch(cell='gru', n_units=16)
+    """
+
+    family = _Recurrent
+
+    def __init__(
+        self,
+        n_units=32,
+        hidden_size=32,
+        num_layers=1,
+        *,
+        cell="lstm",
+        bidirectional=False,
+        dropout=0.0,
+        hidden_layer_sizes=(),
+        activation="relu",
+        initialization="default",
+    ):
+        self.n_units = n_units
+        self.hidden_size = hidden_size
+        self.num_layers = num_layers
+        self.cell = cell
+        self.bidirectional = bidirectional
+        self.dropout = dropout
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.activation = activation
+        self.initialization = initialization
+
+
+class TCNBranch(Branch):
+    """Convolutions over the steps of sequences.
+
+    See Also
+    --------
+    MultiInputClassifier : Joins branches.
+    TCNClassifier : The family, and the forms of sequences.
+
+    Examples
+    --------
+    >>> from skpt import TCNBranch
+    >>> TCNBranch(16, "causal")
+    TCNBranch(architecture='causal', n_units=16)
+    """
+
+    family = _TCN
+
+    def __init__(
+        self,
+        n_units=64,
+        architecture="fcn",
+        *,
+        channels=None,
+        kernel_size=None,
+        normalization="auto",
+        dropout=0.0,
+        activation="relu",
+        initialization="default",
+    ):
+        self.n_units = n_units
+        self.architecture = architecture
+        self.channels = channels
+        self.kernel_size = kernel_size
+        self.normalization = normalization
+        self.dropout = dropout
+        self.activation = activation
+        self.initialization = initialization
+
+
+class TransformerBranch(Branch):
+    """Encoder layers of attention over the steps of sequences.
+
+    See Also
+    --------
+    MultiInputClassifier : Joins branches.
+    TransformerClassifier : The family, and the forms of sequences.
+
+    Examples
+    --------
+    >>> from skpt import TransformerBranch
+    >>> TransformerBranch(16, 64)
+    TransformerBranch(d_model=64, n_units=16)
+    """
+
+    family = _Transformer
+
+    def __init__(
+        self,
+        n_units=32,
+        d_model=32,
+        n_heads=4,
+        num_layers=2,
+        *,
+        dim_feedforward=64,
+        dropout=0.1,
+        activation="relu",
+        positional_encoding="sinusoidal",
+        pooling="mean",
+        norm_first=True,
+        initialization="default",
+    ):
+        self.n_units = n_units
+        self.d_model = d_model
+        self.n_heads = n_heads
+        self.num_layers = num_layers
+        self.dim_feedforward = dim_feedforward
+        self.dropout = dropout
+        self.activation = activation
+        self.positional_encoding = positional_encoding
+        self.pooling = pooling
+        self.norm_first = norm_first
+        self.initialization = initialization
+
+
 class CategoryNumbers:
     """Numbers the categories of each column from 1; what was not learnt is 0.
 
@@ -277,7 +404,10 @@ class _Embedding(NetEstimator):
     def _size_arguments(self) -> dict[str, Any]:
         return {"n_categories": [len(each) for each in self.scaler_.categories]}
 
-    def _make_scaler(self, data) -> CategoryNumbers:
+    def _wants_scaled_features(self) -> bool:
+        return True  # categories are always numbered
+
+    def _scaler_of(self, data) -> CategoryNumbers:
         return CategoryNumbers([np.unique(column) for column in data.X.T])
 
     def _inputs_from_dict(self, learnt: dict[str, Any]) -> None:

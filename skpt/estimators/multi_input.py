@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from numbers import Integral, Real
 from types import SimpleNamespace
 from typing import Any
@@ -13,11 +14,14 @@ from torch import Tensor
 
 from skpt._compat import Interval, StrOptions, get_column_indices
 from skpt.base import NetClassifier, NetEstimator, NetRegressor
-from skpt.estimators.branches import Branch, CNNBranch, DenseBranch
+from skpt.estimators.branches import Branch, CNNBranch, DenseBranch, _Embedding
 from skpt.exceptions import InvalidInputError
 from skpt.modules.layers import ACTIVATIONS, INITIALIZATIONS
 from skpt.modules.multi_input import BranchModule, MultiInputModule
 from skpt.training.fields import Fields, as_numpy, is_dict, stacked
+from skpt.training.sequences import is_ragged
+from skpt.training.sources import RowSource
+from skpt.training.transfer import unwrapped
 
 __all__ = ["MultiInputClassifier", "MultiInputRegressor"]
 
@@ -165,6 +169,8 @@ class BranchedNet(NetEstimator):
 
     def _read_X(self, X, *, reset: bool = False) -> Fields:
         """Take X apart, and let each branch read its own."""
+        if isinstance(X, RowSource):
+            X = X[:]
         if getattr(getattr(X, "dtype", None), "names", None):
             X = {name: X[name] for name in X.dtype.names}  # a structured array is a dict that has rows
         if reset:
@@ -199,7 +205,7 @@ class BranchedNet(NetEstimator):
             return [(self._whole, DenseBranch(), None)]
         branches = []
         for key in X:
-            n_dimensions = np.ndim(X[key])
+            n_dimensions = 3 if is_ragged(X[key]) else np.ndim(X[key])
             if n_dimensions not in (1, 2, 4):
                 raise InvalidInputError(
                     f"The input {key!r} of {type(self).__name__} has {n_dimensions} dimensions, which may be images or "
@@ -264,9 +270,12 @@ class BranchedNet(NetEstimator):
             raise InvalidInputError(f"The branch {name!r} of {type(self).__name__} has no columns: {key!r} chose none.")
         return positions
 
-    def _make_scaler(self, data) -> None:
+    def _wants_scaled_features(self) -> bool:
+        return True  # each branch decides for itself
+
+    def _scaler_of(self, data) -> None:
         for name, reader in self.branches_.items():
-            reader.scaler_ = reader._make_scaler(SimpleNamespace(X=data.X[name], weight=data.weight))
+            reader._learn_scales(SimpleNamespace(X=data.X[name], weight=data.weight))
 
     def _encode_X(self, X: Fields) -> Fields:
         return Fields({name: self.branches_[name]._encode_X(part) for name, part in X.items()})
@@ -282,17 +291,23 @@ class BranchedNet(NetEstimator):
 
     # ------------------------------------------------------------------ the network
 
-    def _make_branches(self) -> dict[str, BranchModule]:
-        """Build the branches' networks, their first weights drawn one after the other."""
-        made = {}
+    def _size_arguments(self) -> dict[str, Any]:
+        n_joined = sum(reader.n_outputs for reader in self.branches_.values())
+        return {"n_features": n_joined, "n_outputs": self.target_.n_outputs}
+
+    def _make_module(self, weights, noise, **sizes):
+        """Make a network, the first weights of its branches drawn one after the other before those of the head."""
+        branches = {}
         for name, reader in self.branches_.items():
             reader.streams_ = self.streams_
             arguments = {**reader._size_arguments(), **reader.module_arguments()}
-            made[name] = BranchModule(self._make_network(reader.module, arguments), reader.activation)
-        return made
+            made = self._make_network(reader.module, arguments, weights, noise)
+            branches[name] = BranchModule(made, reader.activation)
+        return super()._make_module(weights, noise, **self._join(branches), **sizes)
 
-    def _n_joined(self) -> int:
-        return sum(reader.n_outputs for reader in self.branches_.values())
+    def _join(self, branches: dict[str, BranchModule]) -> dict[str, Any]:
+        """Give the network's argument that takes the branches."""
+        return {"branches": branches}
 
     def _joined_branches(self) -> Mapping[str, Any]:
         """Give the branches of the network that there is, by `branches_`."""
@@ -302,6 +317,16 @@ class BranchedNet(NetEstimator):
         sizes = [sum(p.numel() for p in branch.parameters()) for branch in self._joined_branches().values()]
         more = sum(n * (reader._n_positions() - 1) for n, reader in zip(sizes, self.branches_.values(), strict=True))
         return super()._work_of_a_row() + more
+
+    def _take_over_feature_scale(self, pretrained, report) -> None:
+        """Scale each branch's input as its first layer is used to, if that was taken over."""
+        new = {each.name for each in report.new}
+        theirs = (pretrained.learnt or {}).get("branches", {})
+        for key, (name, reader) in zip(self._joined_branches(), self.branches_.items(), strict=True):
+            first = next((weight for weight in unwrapped(self.module_).state_dict() if f"branches.{key}." in weight), None)
+            if first is not None and first not in new and not isinstance(reader, _Embedding):
+                known = None if pretrained.learnt is None else theirs.get(name, {})
+                reader._take_over_feature_scale(replace(pretrained, learnt=known), report)
 
     # ------------------------------------------------------------------ saving
 
@@ -331,9 +356,7 @@ def _default_for(state: dict[str, Any]) -> Branch:
 def _field_of(X: Mapping, key: str):
     """One input of a dict, one number a row as a column."""
     field = as_numpy(X[key])
-    if np.ndim(field) == 1 and not hasattr(field[0] if len(field) else None, "__len__"):
-        field = np.asarray(field).reshape(-1, 1)
-    return field
+    return np.asarray(field).reshape(-1, 1) if not is_ragged(field) and np.ndim(field) == 1 else field
 
 
 def _columns_of(X, positions: list[int] | None):
@@ -401,9 +424,6 @@ class _MultiInput(BranchedNet):
             "initialization": self.initialization,
         }
 
-    def _size_arguments(self) -> dict[str, Any]:
-        return {"branches": self._make_branches(), "n_features": self._n_joined(), "n_outputs": self.target_.n_outputs}
-
 
 class MultiInputRegressor(_MultiInput, NetRegressor):
     r"""Regression from several inputs: images and a table, several images, a sequence and what belongs to it.
@@ -451,6 +471,10 @@ class MultiInputRegressor(_MultiInput, NetRegressor):
         weight_decay=0.0,
         lr_schedule=None,
         max_grad_norm=None,
+        pretrained=None,
+        pretrained_lr_factor=1.0,
+        freeze=None,
+        unfreeze_after=None,
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=10,
@@ -513,6 +537,10 @@ class MultiInputClassifier(_MultiInput, NetClassifier):
         weight_decay=0.0,
         lr_schedule=None,
         max_grad_norm=None,
+        pretrained=None,
+        pretrained_lr_factor=1.0,
+        freeze=None,
+        unfreeze_after=None,
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=10,

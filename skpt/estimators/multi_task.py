@@ -23,6 +23,7 @@ from skpt.modules.multi_task import MultiTaskModule
 from skpt.training.criteria import CLASSIFICATION_CRITERIA, REGRESSION_CRITERIA, build_criterion, find_criterion
 from skpt.training.fields import Fields, as_numpy
 from skpt.training.tasks import KINDS, LOSS_SCALINGS, MultiTaskLoss, RecordTasks, TaskTargets, read_labels
+from skpt.training.transfer import unwrapped
 
 __all__ = ["MultiTaskEstimator"]
 
@@ -124,6 +125,7 @@ class MultiTaskEstimator(BranchedNet):
     """
 
     module = MultiTaskModule
+    labelled_share_ = None  # where labels may be missing, that of each task
     _whole = "trunk"
 
     _parameter_texts = {**PARAMETERS, **REGRESSOR_PARAMETERS}
@@ -167,6 +169,10 @@ class MultiTaskEstimator(BranchedNet):
         weight_decay=0.0,
         lr_schedule=None,
         max_grad_norm=None,
+        pretrained=None,
+        pretrained_lr_factor=1.0,
+        freeze=None,
+        unfreeze_after=None,
         early_stopping=False,
         validation_fraction=0.1,
         n_iter_no_change=10,
@@ -232,8 +238,7 @@ class MultiTaskEstimator(BranchedNet):
 
     def _find_criterion(self) -> type[nn.Module]:
         """The tasks' own criteria are found when the tasks are known."""
-        kinds = self.form_.kinds if "form_" in vars(self) else self.tasks or {}
-        for task, kind in kinds.items():
+        for task, kind in (self.tasks or {}).items():
             self._criterion_of(task, kind)
         return MultiTaskLoss
 
@@ -261,7 +266,7 @@ class MultiTaskEstimator(BranchedNet):
         if y is None:
             raise InvalidInputError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
         X = self._read_X(X, reset=reset)
-        tasks = self.tasks if reset else self.form_.kinds
+        tasks = self.tasks if reset else self.target_.form.kinds
         labels, form = read_labels(as_numpy(y), tasks, type(self).__name__, may_lack=self.missing_labels == "ignore")
         check_consistent_length(X, labels)
         if reset:
@@ -282,13 +287,12 @@ class MultiTaskEstimator(BranchedNet):
         super()._learn_scales(data)
         if self.standardize_target:
             self.target_.standardize(data.y, data.weight)
-        self.labelled_share_ = None
         if self.missing_labels == "ignore":
             self.labelled_share_ = self.target_.labelled_share(data.y, data.weight)
 
     def _labels_as_given(self, y, rows) -> Any:
         labels = dict(rows.y.items())
-        return next(iter(labels.values())) if self.form_.is_1d else labels
+        return next(iter(labels.values())) if self.target_.form.is_1d else labels
 
     # ------------------------------------------------------------------ network and loss
 
@@ -303,9 +307,20 @@ class MultiTaskEstimator(BranchedNet):
         }
 
     def _size_arguments(self) -> dict[str, Any]:
-        trunk = JoinedModule(self._make_branches())
         n_outputs = {task: target.n_outputs for task, target in self.target_.targets.items()}
-        return {"trunk": trunk, "n_features": self._n_joined(), "n_outputs": n_outputs}
+        return {**super()._size_arguments(), "n_outputs": n_outputs}
+
+    def _join(self, branches: dict[str, nn.Module]) -> dict[str, Any]:
+        return {"trunk": JoinedModule(branches)}
+
+    def _head(self) -> set[str]:
+        return {name for name in unwrapped(self.module_).state_dict() if name.startswith("heads.")}
+
+    def _take_over_target_scale(self, pretrained, target, report) -> None:
+        """Scale the numbers to predict as the heads are used to, which were taken over for the same tasks."""
+        if self.standardize_target and isinstance(target, TaskTargets):
+            self.target_ = TaskTargets(target.targets, self.target_.form)
+            report.notes.append(f"the targets are scaled as for {pretrained.source}")
 
     def _joined_branches(self) -> Mapping[str, nn.Module]:
         return self.module_.trunk.branches
@@ -409,10 +424,3 @@ class MultiTaskEstimator(BranchedNet):
             sample_weight = check_sample_weight(sample_weight, outputs, dtype=np.float64, ensure_non_negative=True)
         return self.target_.scores(labels, outputs, sample_weight)
 
-    # ------------------------------------------------------------------ saving
-
-    def _target_from_dict(self, state: dict[str, Any]) -> TaskTargets:
-        target = TaskTargets.from_dict(state)
-        self.form_ = target.form
-        self.labelled_share_ = None
-        return target

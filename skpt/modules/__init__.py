@@ -14,12 +14,12 @@ from skpt.modules.layers import (
 )
 from skpt.modules.linear import LinearModule
 from skpt.modules.mlp import MLPModule
+from skpt.modules.multi_input import BranchModule, EmbeddingModule, JoinedModule, MultiInputModule
+from skpt.modules.multi_task import MultiTaskModule
 from skpt.modules.recurrent import RNNModule, Seq2SeqModule
 from skpt.modules.recurrent_layers import Recurrent
 from skpt.modules.tcn import TCNModule
 from skpt.modules.transformer import TransformerModule
-from skpt.modules.multi_input import BranchModule, EmbeddingModule, JoinedModule, MultiInputModule
-from skpt.modules.multi_task import MultiTaskModule
 
 __all__ = [
     "ACTIVATIONS",
@@ -37,11 +37,11 @@ __all__ = [
     "Linear",
     "LinearModule",
     "MLPModule",
+    "MultiInputModule",
+    "MultiTaskModule",
     "RNNModule",
     "Recurrent",
     "Seq2SeqModule",
     "TCNModule",
     "TransformerModule",
-    "MultiInputModule",
-    "MultiTaskModule",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from sklearn.utils.multiclass import type_of_target
 
 from skpt.exceptions import InvalidInputError
 
-__all__ = ["ClassTarget", "NumericTarget", "SequenceTarget", "target_from_dict"]
+__all__ = ["TARGETS_BY_KIND", "ClassTarget", "NumericTarget", "SequenceTarget", "target_from_dict"]
 
 _TOO_LARGE = "Input y contains infinity or a value too large for dtype('float32'). Scale y, or remove such values."
 
@@ -299,11 +300,18 @@ def target_from_dict(state: dict[str, Any]) -> NumericTarget | SequenceTarget | 
     """
     state = dict(state)
     kind = state.pop("kind", None)
-    if kind == NumericTarget.kind:
-        return NumericTarget(**state)
-    if kind == SequenceTarget.kind:
-        return SequenceTarget(**state)
-    if kind == ClassTarget.kind:
-        classes = np.array(state.pop("classes"), dtype=np.dtype(state.pop("dtype")))
-        return ClassTarget(classes, **state)
-    raise InvalidInputError(f"A saved target must be of kind 'numeric', 'sequences' or 'classes'. Got {kind!r}.")
+    if kind not in TARGETS_BY_KIND:
+        raise InvalidInputError(f"A saved target must be of one of the kinds {sorted(TARGETS_BY_KIND)}. Got {kind!r}.")
+    return TARGETS_BY_KIND[kind](**state)
+
+
+def _class_target(classes: list, dtype: str, **state) -> ClassTarget:
+    return ClassTarget(np.array(classes, dtype=np.dtype(dtype)), **state)
+
+
+# Who makes a target of what its `to_dict` gave, but for the kind.
+TARGETS_BY_KIND: dict[str, Callable] = {
+    NumericTarget.kind: NumericTarget,
+    SequenceTarget.kind: SequenceTarget,
+    ClassTarget.kind: _class_target,
+}

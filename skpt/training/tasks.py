@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from skpt.exceptions import InvalidInputError, nearest_name
 from skpt.training.criteria import row_losses, takes_class_index
 from skpt.training.fields import Fields
-from skpt.training.targets import ClassTarget, NumericTarget, target_from_dict
+from skpt.training.targets import TARGETS_BY_KIND, ClassTarget, NumericTarget, target_from_dict
 
 __all__ = ["KINDS", "LOSS_SCALINGS", "LabelForm", "MultiTaskLoss", "RecordTasks", "TaskTargets", "read_labels"]
 
@@ -272,6 +272,7 @@ class TaskTargets:
     def __init__(self, targets: dict[str, NumericTarget | ClassTarget], form: LabelForm):
         self.targets, self.form = targets, form
         self.n_outputs = sum(target.n_outputs for target in targets.values())
+        self.output_shape = (self.n_outputs,)
 
     @classmethod
     def from_labels(cls, labels: Fields, form: LabelForm, criteria: Mapping[str, Any], classes=None) -> TaskTargets:
@@ -415,10 +416,19 @@ class TaskTargets:
         }
 
     @classmethod
-    def from_dict(cls, state: Mapping[str, Any]) -> TaskTargets:
-        """Make one of what `to_dict` gave."""
-        form = LabelForm(dict(state["kinds"]), dict(state["columns"]), bool(state["is_1d"]))
-        return cls({task: target_from_dict(each) for task, each in state["targets"].items()}, form)
+    def from_dict(cls, targets: dict, kinds: dict, columns: dict, is_1d: bool) -> TaskTargets:
+        """Make one of what `to_dict` gave, but for the kind."""
+        form = LabelForm(kinds, columns, is_1d)
+        return cls({task: target_from_dict(each) for task, each in targets.items()}, form)
+
+    def agrees_with(self, other) -> bool:
+        """Say whether a network's outputs mean the same for other targets, but for the scales: the same tasks."""
+        if not isinstance(other, TaskTargets) or list(other.targets) != list(self.targets):
+            return False
+        return all(target.agrees_with(other.targets[task]) for task, target in self.targets.items())
+
+
+TARGETS_BY_KIND[TaskTargets.kind] = TaskTargets.from_dict
 
 
 # ---------------------------------------------------------------------- losses

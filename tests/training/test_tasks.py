@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from skpt.training.criteria import mean_loss
 from skpt.training.fields import Fields
+from skpt.training.targets import target_from_dict
 from skpt.training.tasks import MultiTaskLoss, TaskMeter, TaskTargets, read_labels
 
 TASKS = {"alphabet": "classification", "price": "regression", "tags": "multilabel"}
@@ -76,7 +77,7 @@ def test_a_frame_keeps_the_names_of_its_columns(labels):
     frame = as_frame(labels).rename(columns={"tags_0": "tags_red", "tags_1": "tags_blue"})
     targets, read = targets_of(frame)
     assert list(targets.decode(np.zeros((N, 6))).columns) == ["alphabet", "price", "tags_red", "tags_blue"]
-    saved = TaskTargets.from_dict(json.loads(json.dumps(targets.to_dict())))
+    saved = target_from_dict(json.loads(json.dumps(targets.to_dict())))
     assert list(saved.decode(np.zeros((N, 6))).columns) == list(targets.decode(np.zeros((N, 6))).columns)
     assert torch.equal(saved.encode(read), targets.encode(read))
 
