@@ -17,6 +17,8 @@ from skpt import (
     CNNClassifier,
     CNNRegressor,
     DenseBranch,
+    CNNClassifier,
+    CNNRegressor,
     LinearClassifier,
     LinearRegressor,
     MLPClassifier,
@@ -27,6 +29,10 @@ from skpt import (
     RNNClassifier,
     RNNRegressor,
     Seq2SeqRegressor,
+    TCNClassifier,
+    TCNRegressor,
+    TransformerClassifier,
+    TransformerRegressor,
 )
 
 _QUICK_SGD = {"optimizer": "sgd", "lr": 0.1, "early_stopping": True, "standardize_features": True}
@@ -35,6 +41,27 @@ _BALANCED = {"class_weight": "balanced"}
 _SMALL_RNN = {"hidden_size": 16, "max_epochs": 60}
 _DEEP_RNN = {"hidden_size": 8, "num_layers": 2, "bidirectional": True, "dropout": 0.1, "lr": 0.03, "max_epochs": 30}
 _SMALL_CNN = {"channels": (8, 8), "hidden_layer_sizes": (16,), "max_epochs": 60}
+_LEARNED_TRANSFORMER = {
+    "d_model": 16,
+    "num_layers": 1,
+    "positional_encoding": "learned",
+    "pooling": "class_token",
+    "optimizer": "adamw",
+    "lr": 0.01,
+    "max_epochs": 40,
+}
+_LAST_TRANSFORMER = {
+    "d_model": 16,
+    "num_layers": 1,
+    "dropout": 0.0,
+    "pooling": "last",
+    "norm_first": False,
+    "lr": 0.01,
+    "max_epochs": 40,
+    "early_stopping": True,
+}
+_RESIDUAL_TCN = {"architecture": "resnet", "channels": (8, 8), "kernel_size": (4, 3), "lr": 0.01, "max_epochs": 40}
+_CAUSAL_TCN = {"architecture": "causal", "channels": (16, 16), "dropout": 0.1, "lr": 0.01, "max_epochs": 40}
 
 
 
@@ -112,6 +139,25 @@ PARAMETERS: dict[type, dict[str, dict[str, Any]]] = {
         "default": {},
         "sgd": {**_QUICK_SGD, "lr": 0.01, "trunk": _TWO_DENSE, "loss_scaling": "batch_max"},
         "deep": {**_QUICK_DEEP, "trunk": CNNBranch(16, (4,)), "loss_scaling": "uncertainty", "hidden_layer_sizes": (16,)},
+    TCNRegressor: {
+        "default": {},
+        "resnet": _RESIDUAL_TCN,
+        "causal": {**_CAUSAL_TCN, "early_stopping": True},
+    },
+    TCNClassifier: {
+        "default": {},
+        "resnet": {**_RESIDUAL_TCN, **_BALANCED},
+        "causal": {**_CAUSAL_TCN, "early_stopping": True},
+    },
+    TransformerRegressor: {
+        "default": {},
+        "learned": _LEARNED_TRANSFORMER,
+        "last": _LAST_TRANSFORMER,
+    },
+    TransformerClassifier: {
+        "default": {},
+        "learned": {**_LEARNED_TRANSFORMER, **_BALANCED},
+        "last": _LAST_TRANSFORMER,
     },
 }
 ESTIMATORS = list(PARAMETERS)
