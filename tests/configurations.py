@@ -38,8 +38,8 @@ from skpt import (
 _QUICK_SGD = {"optimizer": "sgd", "lr": 0.1, "early_stopping": True, "standardize_features": True}
 _QUICK_DEEP = {"dropout": 0.2, "batch_norm": True, "lr": 0.02, "max_epochs": 80}
 _BALANCED = {"class_weight": "balanced"}
-_SMALL_RNN = {"hidden_size": 16, "max_epochs": 60}
-_DEEP_RNN = {"hidden_size": 8, "num_layers": 2, "bidirectional": True, "dropout": 0.1, "lr": 0.03, "max_epochs": 30}
+_SMALL_RNN = {"hidden_size": 16, "lr": 0.03, "max_epochs": 60, "max_grad_norm": 1.0}
+_DEEP_RNN = {"hidden_size": 8, "num_layers": 2, "bidirectional": True, "dropout": 0.1, "lr": 0.05, "max_epochs": 40}
 _SMALL_CNN = {"channels": (8, 8), "hidden_layer_sizes": (16,), "max_epochs": 60}
 _LEARNED_TRANSFORMER = {
     "d_model": 16,
@@ -111,7 +111,7 @@ PARAMETERS: dict[type, dict[str, dict[str, Any]]] = {
     },
     RNNRegressor: {
         "default": {},
-        "sgd": {**_QUICK_SGD, **_SMALL_RNN, "cell": "rnn"},
+        "sgd": {**_QUICK_SGD, **_SMALL_RNN, "cell": "rnn", "lr": 0.1},
         "deep": {**_DEEP_RNN, "cell": "gru"},
     },
     RNNClassifier: {
@@ -122,7 +122,7 @@ PARAMETERS: dict[type, dict[str, dict[str, Any]]] = {
     Seq2SeqRegressor: {
         "default": {},
         "sgd": {**_QUICK_SGD, **_SMALL_RNN, "cell": "rnn", "architecture": "one_to_many"},
-        "deep": {**_DEEP_RNN, "cell": "gru", "architecture": "many_to_many"},
+        "deep": {**_DEEP_RNN, "cell": "gru", "architecture": "many_to_many", "max_epochs": 60},
         "forced": {"cell": "gru", "hidden_size": 16, "teacher_forcing": 0.5, "lr": 0.03, "max_epochs": 30},
     },
     MultiInputRegressor: {
