@@ -17,8 +17,6 @@ from skpt import (
     CNNClassifier,
     CNNRegressor,
     DenseBranch,
-    CNNClassifier,
-    CNNRegressor,
     LinearClassifier,
     LinearRegressor,
     MLPClassifier,
@@ -62,7 +60,6 @@ _LAST_TRANSFORMER = {
 }
 _RESIDUAL_TCN = {"architecture": "resnet", "channels": (8, 8), "kernel_size": (4, 3), "lr": 0.01, "max_epochs": 40}
 _CAUSAL_TCN = {"architecture": "causal", "channels": (16, 16), "dropout": 0.1, "lr": 0.01, "max_epochs": 40}
-
 
 
 def first_half(X) -> slice:
@@ -139,6 +136,7 @@ PARAMETERS: dict[type, dict[str, dict[str, Any]]] = {
         "default": {},
         "sgd": {**_QUICK_SGD, "lr": 0.01, "trunk": _TWO_DENSE, "loss_scaling": "batch_max"},
         "deep": {**_QUICK_DEEP, "trunk": CNNBranch(16, (4,)), "loss_scaling": "uncertainty", "hidden_layer_sizes": (16,)},
+    },
     TCNRegressor: {
         "default": {},
         "resnet": _RESIDUAL_TCN,
