@@ -560,8 +560,11 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
 
     def _read_again(self, X: np.ndarray) -> np.ndarray:
         """Give rows of a source that was checked the form that the others have."""
-        options = {**self._read_options(), "ensure_all_finite": False}
-        X = check_array(X, estimator=self, allow_nd=self._most_dimensions > 2, input_name="X", **options)
+        dtypes = self._read_options()["dtype"]
+        if isinstance(dtypes, str):  # "numeric": numbers of any dtype stay as they are
+            X = X.astype(np.float64) if X.dtype == object else X
+        elif X.dtype not in dtypes:
+            X = X.astype(dtypes[0])
         return self._shaped(X, reset=False)
 
     def _as_array(self, X):

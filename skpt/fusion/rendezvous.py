@@ -22,6 +22,7 @@ from skpt.fusion.grouping import describe, make_groups
 from skpt.fusion.report import FusionReport, Group
 from skpt.fusion.stack import train_stack
 from skpt.training.job import TrainingJob
+from skpt.training.sources import RowSource
 from skpt.training.threads import one_thread
 
 __all__ = ["Cancelled", "InnerCall", "Rendezvous", "current_rendezvous"]
@@ -224,7 +225,7 @@ class Rendezvous:
     def _limit_tasks(self, job: TrainingJob) -> None:
         """Let as many tasks begin as have room for their rows."""
         X = job.train.X
-        n_bytes = _COPIES_OF_ROWS * X.nelement() * X.element_size()
+        n_bytes = 0 if isinstance(X, RowSource) else _COPIES_OF_ROWS * X.nelement() * X.element_size()
         most = max(2 * self.n_threads, min(MOST_TASKS, self.memory_limit // max(1, n_bytes)))
         self._most_started = most if self.report.n_jobs == 1 else min(self._most_started, most)
         self._start_queued()

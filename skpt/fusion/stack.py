@@ -18,10 +18,12 @@ from skpt.exceptions import DivergedError
 from skpt.fusion.layers import ELEMENTWISE, Rows, StackedBatchNorm, StackedLinear, StackedLoss, stack_layer
 from skpt.fusion.optimizers import STACKED_OPTIMIZERS, shared_settings
 from skpt.modules.layers import Affine, BatchNorm1d, Dropout, FeedForward, Linear
+from skpt.training.batches import Batches, rows_of
 from skpt.training.criteria import takes_class_index
 from skpt.training.job import TrainingJob, evaluate
 from skpt.training.monitor import check_finite
 from skpt.training.schedules import LearningRate
+from skpt.training.sources import RowSource
 from skpt.training.threads import threads_for
 from skpt.training.transfer import follow_rates
 
@@ -58,7 +60,9 @@ def why_not_stacked(job: TrainingJob) -> str | None:
     module, X, y = job.module, job.train.X, job.train.y
     if not isinstance(module, FeedForward):
         return f"a module of class {type(module).__name__}"
-    if not isinstance(X, Tensor) or X.ndim != 2 or X.dtype != torch.float32:
+    if type(job.train) is not Batches:
+        return "a DataLoader of the user's"
+    if not isinstance(X, (Tensor, RowSource)) or X.ndim != 2 or X.dtype != torch.float32:
         return "inputs that are not dense rows of float32"
     for layer in module:
         if type(layer) not in (Linear, BatchNorm1d, Dropout, Affine, *ELEMENTWISE):
@@ -125,6 +129,7 @@ def group_key(job: TrainingJob) -> Hashable:
         _n_steps_before(job),
         job.max_grad_norm is None,
         (n_batches, n_full, n_last),
+        id(job.train.X) if isinstance(job.train.X, RowSource) else None,  # rows that are read for it have no table with others
         job.train.y.ndim,
         str(job.train.y.device),
     )
@@ -414,7 +419,7 @@ class Stack:
         is_last = last == self.n_batches
         index = self.last_index.unsqueeze(0) if is_last else self.index[first:last]
         flat, shape = index.reshape(-1), index.shape
-        X = self.X.index_select(0, flat).view(*shape, self.X.shape[1])
+        X = rows_of(self.X, flat).to(self.y.device).view(*shape, self.X.shape[1])
         y = self.y.index_select(0, flat).view(*shape, *self.y.shape[1:])
         if y.ndim == 4:
             y = y.transpose(2, 3) if y.shape[3] > 1 else y.view(*shape[:2], 1, shape[2])

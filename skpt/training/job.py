@@ -12,6 +12,7 @@ from skpt.training.batches import Batches, rows_at_a_time, rows_of
 from skpt.training.criteria import row_losses
 from skpt.training.monitor import Monitor
 from skpt.training.schedules import Schedule
+from skpt.training.sources import RowSource
 from skpt.training.transfer import Frozen
 
 __all__ = ["TrainingJob", "evaluate", "loss_of_zeros"]
@@ -91,7 +92,9 @@ def evaluate(predict: Callable[[Tensor], Tensor], criterion: nn.Module, batches:
     total, n_samples, n_rows = 0.0, len(y), rows_at_a_time(X)
     for start in range(0, n_samples, n_rows):
         part = slice(start, min(start + n_rows, n_samples))
-        losses = row_losses(criterion, predict(rows_of(X, part)), y[part])
+        some = rows_of(X, part)
+        some = some.to(y.device) if isinstance(X, RowSource) else some
+        losses = row_losses(criterion, predict(some), y[part])
         if losses.ndim == 0:
             total += float(losses) * (part.stop - part.start)
         else:

@@ -173,7 +173,7 @@ class ArrayRows:
     """
 
     def __init__(self, array: np.ndarray):
-        self.array = array
+        self.array = np.asarray(array)  # indexing is slower in numpy's class of mapped arrays
         self._touched = 0
 
     def __len__(self) -> int:
@@ -182,7 +182,7 @@ class ArrayRows:
     def read(self, rows: slice | np.ndarray) -> np.ndarray:
         """Copy some rows."""
         if isinstance(rows, slice):
-            part = np.array(self.array[rows], subok=False)
+            part = np.array(self.array[rows])
         else:  # neighbours together, as they lie in the file
             order = np.argsort(rows, kind="stable")
             part = np.empty((len(rows), *self.array.shape[1:]), self.array.dtype)
