@@ -172,8 +172,12 @@ class StackedAffine:
     @classmethod
     def from_norms(cls, layers: list[BatchNorm1d]) -> StackedAffine:
         """Take the models' layers of frozen batch normalisation: by running statistics it is a scale and an offset."""
-        scales = [layer.weight.detach() * torch.rsqrt(layer.running_var + layer.eps) for layer in layers]
-        offsets = [n.bias.detach() - n.running_mean * scale for n, scale in zip(layers, scales, strict=True)]
+        scales = [torch.rsqrt(layer.running_var + layer.eps) for layer in layers]
+        if layers[0].affine:
+            scales = [layer.weight.detach() * scale for layer, scale in zip(layers, scales, strict=True)]
+        offsets = [-layer.running_mean * scale for layer, scale in zip(layers, scales, strict=True)]
+        if layers[0].affine:
+            offsets = [layer.bias.detach() + offset for layer, offset in zip(layers, offsets, strict=True)]
         return cls(torch.stack(scales).unsqueeze(1), torch.stack(offsets).unsqueeze(1))
 
     def forward(self, x: Tensor, rows: Rows) -> Tensor:
@@ -290,6 +294,9 @@ def stack_layer(
     if isinstance(layer, BatchNorm1d):
         if still:
             return StackedAffine.from_norms(layers)
+        if not blocks:
+            one = torch.stack([torch.ones_like(layer.running_mean) for layer in layers])
+            blocks = [(one, None), (torch.zeros_like(one), None)]
         (weight, weight_grad), (bias, bias_grad) = blocks
         return StackedBatchNorm(layers, weight, bias, weight_grad, bias_grad)
     if isinstance(layer, Dropout):

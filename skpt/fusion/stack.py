@@ -67,7 +67,7 @@ def why_not_stacked(job: TrainingJob) -> str | None:
     for layer in module:
         if type(layer) not in (Linear, BatchNorm1d, Dropout, Affine, *ELEMENTWISE):
             return f"a layer of class {type(layer).__name__}"
-        if type(layer) is BatchNorm1d and not (layer.affine and layer.track_running_stats and layer.momentum):
+        if type(layer) is BatchNorm1d and not (layer.track_running_stats and layer.momentum):
             return "batch normalisation with settings of its own"
     if len(set(module)) < len(module):
         return "a layer that occurs twice"

@@ -29,7 +29,7 @@ class LinearModule(FeedForward):
     dropout : float, default=0.0
         Probability that a feature is dropped while training.
     batch_norm : bool, default=False
-        Whether the features are batch-normalised first.
+        Whether the features are batch-normalised first, without a gain and a shift.
     initialization : str, default="default"
         How the first weights are drawn: a name of ``skpt.modules.INITIALIZATIONS``.
     units : (array-like, array-like), default=None
@@ -68,7 +68,8 @@ class LinearModule(FeedForward):
     ):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         if batch_norm:
-            layers["batch_norm"] = BatchNorm1d(n_features)
+            # A gain and a shift of its own would say what the weights say, and let them run away together.
+            layers["batch_norm"] = BatchNorm1d(n_features, affine=False)
         if dropout:
             layers["dropout"] = Dropout(dropout, noise_generator)
         layers["output"] = Linear(n_features, n_outputs, bias, initialization=initialization, generator=generator)
@@ -89,8 +90,8 @@ class LinearModule(FeedForward):
         weight, bias = weight.double(), bias.double()
         if "batch_norm" in self._modules:
             norm = self.batch_norm
-            scale = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-            weight, bias = weight * scale, bias + weight @ (norm.bias.double() - norm.running_mean.double() * scale)
+            weight = weight / torch.sqrt(norm.running_var.double() + norm.eps)
+            bias = bias - weight @ norm.running_mean.double()
         if "units" in self._modules:
             scale, offset = self.units.scale.double(), self.units.offset.double()
             weight, bias = weight * scale.unsqueeze(1), bias * scale + offset

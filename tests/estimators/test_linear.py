@@ -88,6 +88,15 @@ def test_prediction_is_the_linear_function_of_coef_and_intercept():
         assert_allclose(net.predict(X), X @ net.coef_.T + net.intercept_, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_batch_normalisation_converges_at_ordinary_rates(momentum):
+    """A gain before the weights would be redundant with them, and both would run away."""
+    X, y = make_regression(200, 10, noise=10, random_state=0)
+    net = LinearRegressor(batch_norm=True, optimizer="sgd", optimizer__momentum=momentum, lr=0.01, random_state=0)
+    assert net.fit(X, y).score(X, y) > 0.98
+    assert_allclose(net.coef_, LinearRegression().fit(X, y).coef_, atol=0.1 * np.abs(net.coef_).max())
+
+
 def test_shapes_are_those_of_scikit_learn():
     X, y = make_regression(n_samples=60, n_features=3, n_targets=2, random_state=0)
     for y_ in (y, y[:, 0], y[:, :1]):

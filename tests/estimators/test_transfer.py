@@ -389,6 +389,14 @@ def test_epochs_until_unfreezing_are_counted_over_all_calls(calls):
     assert_same_weights(net, whole, rtol=1e-5, atol=1e-6)
 
 
+def test_a_fit_that_starts_anew_knows_nothing_of_what_was_frozen():
+    X, y = regression()
+    net = MLPRegressor(**DEEP, freeze="batch_norm_2").fit(X, y)
+    assert net.frozen_.statistics == ("batch_norm_2",)
+    net.set_params(freeze=None, hidden_layer_sizes=(8,)).initialize(X, y)
+    assert not net.frozen_ and net.forward(X, training=True).requires_grad
+
+
 def test_layers_are_frozen_anew_by_each_fit():
     X, y = regression()
     net = MLPRegressor(**PLAIN, warm_start=True).fit(X, y)

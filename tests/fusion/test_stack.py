@@ -201,6 +201,22 @@ def test_frozen_layers(freeze, optimizer):
     assert len(job.optimizer.state) == len(reference.optimizer.state)
 
 
+def test_frozen_statistics_alone():
+    """Of a layer without weights: what trains is the same in both groups, how it computes is not."""
+
+    def job(freeze):
+        job = make_job(hidden=())
+        job.module = FeedForward(BatchNorm1d(4, affine=False), Linear(4, 3, generator=torch.Generator().manual_seed(0)))
+        job.module[0].running_mean += 2
+        job.optimizer = optim.SGD(job.module.parameters(), lr=0.05)
+        job.frozen = find_frozen(job.module, freeze, "The model")
+        return job
+
+    assert group_key(job("0")) != group_key(job(None))
+    for freeze in ("0", None):
+        assert_same_as_loop(job(freeze))
+
+
 @pytest.mark.parametrize("factor", [0.0, 0.1, 2.0])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_rates_of_loaded_weights(optimizer, factor):
@@ -361,6 +377,9 @@ LAYERS = {
     "batch normalisation first and after an activation": lambda: [
         BatchNorm1d(4), Linear(4, 5), nn.ReLU(), BatchNorm1d(5), Linear(5, 3),
     ],
+    "batch normalisation without a gain": lambda: [
+        BatchNorm1d(4, affine=False), Linear(4, 5), nn.ReLU(), BatchNorm1d(5, affine=False), Linear(5, 3),
+    ],
     "no bias": lambda: [Linear(4, 5, bias=False), nn.ELU(), Linear(5, 3, bias=False)],
 }  # fmt: skip
 
@@ -389,7 +408,7 @@ def spoil(job, what):
     elif what == "a layer that occurs twice":
         job.module = FeedForward(*[layer := Linear(4, 4), nn.Tanh(), layer])
     elif what == "batch normalisation with settings of its own":
-        job.module = FeedForward(Linear(4, 4), BatchNorm1d(4, affine=False), Linear(4, 3))
+        job.module = FeedForward(Linear(4, 4), BatchNorm1d(4, momentum=None), Linear(4, 3))
     elif what == "layers other than activations after the last linear one":
         job.module.append(Dropout(0.5))
     elif what == "weights that are not float32":

@@ -41,9 +41,6 @@ def test_coefficients_give_the_outputs(bias, batch_norm, dropout, units):
         5, 2, bias=bias, batch_norm=batch_norm, dropout=dropout, units=units, generator=generator(), noise_generator=generator()
     )
     X = 3 + 2 * torch.randn(50, 5, generator=generator())
-    if batch_norm:
-        nn.init.uniform_(module.batch_norm.weight, 0.5, 2, generator=generator(1))
-        nn.init.uniform_(module.batch_norm.bias, generator=generator(2))
     module(X)
     module.eval()
     weight, intercept = module.coefficients()
