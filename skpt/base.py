@@ -879,7 +879,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             refused.update(dict.fromkeys(head, "the target is another"))
         report = transfer_weights(self.module_, pretrained.state, pretrained.source, refused=refused, together=head)
         new = {each.name for each in report.new}
-        if next(iter(unwrapped(self.module_).state_dict())) not in new:
+        if not (self._sized_by("n_features") or {next(iter(unwrapped(self.module_).state_dict()))}) & new:
             self._take_over_feature_scale(pretrained, report)
         if not head & new:
             self._take_over_target_scale(pretrained, target, report)

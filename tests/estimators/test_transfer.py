@@ -210,6 +210,22 @@ class TestTheHead:
 class TestTheFeatures:
     """The first layer is taken over where it reads the same features."""
 
+    def test_weights_beside_the_layer_that_reads_the_features_do_not_bring_their_scaling(self):
+        class Token(MLPModule):
+            def __init__(self, *args, **kwargs):
+                super().__init__(*args, **kwargs)
+                self.token = nn.Parameter(torch.ones(3))
+
+        class Net(MLPRegressor):
+            module = Token
+
+        pd = pytest.importorskip("pandas")
+        X, y = regression()
+        source = Net(**PLAIN).fit(pd.DataFrame(X, columns=list("abcde")), y)
+        net = Net(**PLAIN, pretrained=source).initialize(pd.DataFrame(X + 1, columns=list("edcba")), y)
+        assert next(iter(weights_of(net))) == "token" and "token" in names(net.transfer_report_.loaded)
+        np.testing.assert_allclose(net.scaler_.mean, (X + 1).mean(axis=0))
+
     def test_another_number_of_features_starts_the_first_layer_anew(self, pretrained):
         X, y = regression()
         net = MLPRegressor(**PLAIN, pretrained=pretrained).initialize(X[:, :4], y)
@@ -299,8 +315,13 @@ def test_a_net_of_skorchs_gives_its_rows_as_it_took_them():
 def bodies(configuration, X, y):
     """Names of the layers before the head; empty where there is none."""
     net = configuration.make().initialize(X, y)
-    layers, head = ({name.rpartition(".")[0] for name in each} for each in (dict(net.module_.named_parameters()), net._head()))
+    layers, head = ({layer_of(name) for name in each} for each in (dict(net.module_.named_parameters()), net._head()))
     return tuple(sorted(layers - head))
+
+
+def layer_of(name):
+    """The layer that weights belong to; weights beside all layers are one."""
+    return name.rpartition(".")[0] or name
 
 
 @each_configuration
@@ -317,7 +338,7 @@ def test_frozen_layers_keep_weights_and_statistics(configuration, way):
     net = configuration.make(**parameters, freeze=freeze).fit(X, y)
     for name, weight in weights_of(net).items():
         # The first thing that a decoder is given is zero, and there is one step.
-        changes = name.rpartition(".")[0] not in (*freeze, "units") and name != "decoder.weight_ih_l0"
+        changes = layer_of(name) not in (*freeze, "units") and name != "decoder.weight_ih_l0"
         assert torch.equal(weight, first[name]) != changes, name
     assert {n for n, p in net.module_.named_parameters() if not p.requires_grad} == set(net.frozen_.weights)
 
