@@ -162,8 +162,6 @@ class BranchedNet(NetEstimator):
 
     def _read_both(self, X, y, *, reset: bool):
         X = self._read_X(X, reset=reset)
-        if is_dict(y):
-            raise InvalidInputError(f"y of {type(self).__name__} must be an array. Got a dict of {list(y)}.")
         rows = np.zeros((len(X), 1))
         return X, check_X_y(rows, y, estimator=self, multi_output=True, y_numeric=self._numeric_y)[1]
 
@@ -194,7 +192,7 @@ class BranchedNet(NetEstimator):
         fields = Fields(found)
         if reset:
             self.branches_, self.columns_ = readers, columns
-            if is_dict(X) or (not hasattr(X, "iloc") and self._is_deep(X)):
+            if is_dict(X) or self._is_whole(X):
                 self.n_features_in_ = fields.n_numbers
                 vars(self).pop("feature_names_in_", None)
         return fields
@@ -223,7 +221,7 @@ class BranchedNet(NetEstimator):
         owner = type(self).__name__
         if not reset and any(isinstance(key, str) for key in columns.values()):
             raise InvalidInputError(f"{owner} was fitted with a dict of inputs, {columns}. Got X of type {type(X).__name__}.")
-        if not hasattr(X, "iloc") and self._is_deep(X):
+        if self._is_whole(X):
             return self._parts_of_deep(X, columns), columns
         if hasattr(X, "iloc"):
             validate_data(self, X, reset=reset, skip_check_array=True)  # the branches check what they take
@@ -233,12 +231,17 @@ class BranchedNet(NetEstimator):
             columns = {name: self._positions_of(X, name, key) for name, key in columns.items()}
         return {name: _columns_of(X, positions) for name, positions in columns.items()}, columns
 
+    def _is_whole(self, X) -> bool:
+        """Whether X is images or sequences, which one branch takes as they are, and no table."""
+        return not hasattr(X, "iloc") and (is_ragged(X) or self._is_deep(X))
+
     def _parts_of_deep(self, X, columns: dict[str, Any]) -> dict[str, Any]:
         if len(columns) == 1 and None in columns.values():
             return dict.fromkeys(columns, X)
+        got = "sequences" if is_ragged(X) else f"an array of shape {np.shape(X)}"
         raise InvalidInputError(
             f"X of {type(self).__name__} must be a table or a dict of arrays, one for each of the branches {list(columns)}. "
-            f"Got an array of shape {np.shape(X)}. Pass {{{next(iter(columns))!r}: X, ...}}, and for scikit-learn's searches "
+            f"Got {got}. Pass {{{next(iter(columns))!r}: X, ...}}, and for scikit-learn's searches "
             "skorch.helper.SliceDict(**dict)."
         )
 
@@ -413,6 +416,11 @@ class _MultiInput(BranchedNet):
     def _validate_params(self) -> None:
         super()._validate_params()
         self._check_integers("hidden_layer_sizes", self.hidden_layer_sizes, example="(64, 32), one entry per hidden layer")
+
+    def _read_X_y(self, X, y, *, reset: bool):
+        if is_dict(y):
+            raise InvalidInputError(f"y of {type(self).__name__} must be an array. Got a dict of {list(y)}.")
+        return super()._read_X_y(X, y, reset=reset)
 
     def module_arguments(self) -> dict[str, Any]:
         """Give the arguments of the network besides its branches and sizes."""

@@ -131,7 +131,8 @@ def _columns_of_array(y, tasks, owner: str) -> tuple[dict[str, Any], dict[str, l
     if y.ndim != 2 or y.shape[1] == 0:
         raise InvalidInputError(f"Found array with dim {y.ndim}: y of {owner} must have one or two dimensions. Got {y.shape}.")
     if tasks is None:
-        return {f"y{i}": y[:, i] for i in range(y.shape[1])}, {f"y{i}": [f"y{i}"] for i in range(y.shape[1])}, False
+        names = ["y"] if y.shape[1] == 1 else [f"y{i}" for i in range(y.shape[1])]
+        return dict(zip(names, y.T, strict=True)), {name: [name] for name in names}, False
     multilabel = [task for task, kind in tasks.items() if kind == "multilabel"]
     n_left = y.shape[1] - len(tasks) + len(multilabel)
     if len(multilabel) > 1 or n_left < len(multilabel) or (n_left and not multilabel):
@@ -503,6 +504,11 @@ class MultiTaskLoss(nn.Module):
 
     def task_losses(self, outputs: Tensor, targets: Tensor) -> Tensor:
         """Give each task's own loss in each row, (N, n_tasks): no weights, no scaling; zero where the label is missing."""
+        if outputs.ndim != 2 or outputs.shape[1] != self.columns[-1].outputs.stop:
+            raise InvalidInputError(
+                f"MultiTaskLoss needs outputs of the shape (n_rows, {self.columns[-1].outputs.stop}), the tasks' side by side. "
+                f"Got shape {tuple(outputs.shape)}."
+            )
         losses = []
         for each, criterion in zip(self.columns, self.criteria, strict=True):
             out, target = outputs[:, each.outputs], targets[:, each.targets]
