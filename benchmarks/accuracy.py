@@ -18,6 +18,7 @@ from benchmarks.timing import duration, machine, text_table
 TASKS = (
     "etth1",
     "fashion_mnist",
+    "ucr_timeseries",
     "water_potability",
 )
 

@@ -45,8 +45,8 @@ _LEARNED_TRANSFORMER = {
     "positional_encoding": "learned",
     "pooling": "class_token",
     "optimizer": "adamw",
-    "lr": 0.01,
-    "max_epochs": 40,
+    "lr": 0.02,
+    "max_epochs": 25,
 }
 _LAST_TRANSFORMER = {
     "d_model": 16,
@@ -58,8 +58,8 @@ _LAST_TRANSFORMER = {
     "max_epochs": 40,
     "early_stopping": True,
 }
-_RESIDUAL_TCN = {"architecture": "resnet", "channels": (8, 8), "kernel_size": (4, 3), "lr": 0.01, "max_epochs": 40}
-_CAUSAL_TCN = {"architecture": "causal", "channels": (16, 16), "dropout": 0.1, "lr": 0.01, "max_epochs": 40}
+_RESIDUAL_TCN = {"architecture": "resnet", "channels": (8, 8), "kernel_size": (4, 3), "lr": 0.02, "max_epochs": 20}
+_CAUSAL_TCN = {"architecture": "causal", "channels": (16, 16), "dropout": 0.1, "lr": 0.02, "max_epochs": 25}
 
 
 def first_half(X) -> slice:

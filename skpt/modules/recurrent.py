@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from skpt.modules.layers import Dropout, Linear
 from skpt.modules.mlp import MLPModule
-from skpt.modules.recurrent_layers import Recurrent, read_padding
+from skpt.modules.padding import read_padding
+from skpt.modules.recurrent_layers import Recurrent
 
 __all__ = ["ARCHITECTURES", "RNNModule", "Seq2SeqModule"]
 

@@ -21,7 +21,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_
 
 from skpt.modules.layers import INITIALIZATIONS, Dropout, _DrawsWeights
 
-__all__ = ["CELLS", "GRUSequence", "Recurrent", "TanhSequence", "read_padding"]
+__all__ = ["CELLS", "GRUSequence", "Recurrent", "TanhSequence"]
 
 CELLS = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN_TANH"}
 _N_GATES = {"LSTM": 4, "GRU": 3, "RNN_TANH": 1}
@@ -188,44 +188,6 @@ class _Gradients:
         self.bias.addmv_(rows, rows.new_ones(T * N))
         if self.X is not None:
             self.X[part] = (self.weight @ rows[of_X]).view(-1, T, N).transpose(0, 1)
-
-
-def read_padding(X: Tensor) -> tuple[Tensor, Tensor | None]:
-    """Read how long each sequence of a batch is, and put zeros where it is padded.
-
-    Parameters
-    ----------
-    X : Tensor of shape (n_samples, n_timesteps, n_features)
-        Sequences, the shorter ones padded at the end: a step whose features are all NaN is padding. Looked at is the
-        last step alone, unless something is missing there.
-
-    Returns
-    -------
-    X : Tensor of shape (n_samples, n_longest, n_features)
-        Without NaN in the padding, and no longer than the longest sequence; as it was where nothing is padded.
-    lengths : Tensor of int of shape (n_samples,) or None
-        Number of steps of each sequence; None where nothing is padded.
-
-    Raises
-    ------
-    ValueError
-        If a sequence has no step at all.
-    """
-    if not X[:, -1, 0].isnan().any():
-        return X, None
-    step = torch.arange(1, X.shape[1] + 1, device=X.device)
-    lengths = (step * X.isnan().all(2).logical_not()).amax(1)
-    shortest, longest = (int(n) for n in lengths.aminmax())
-    if shortest == longest == X.shape[1]:
-        return X, None
-    if not shortest:
-        first = int((lengths == 0).nonzero()[0, 0])
-        raise ValueError(
-            f"A sequence must have at least one step that is not padding. Got NaN alone in sequence {first} of the batch. "
-            "Leave such sequences out."
-        )
-    padding = step[:longest] > lengths[:, None]
-    return X[:, :longest].masked_fill(padding[:, :, None], 0.0), lengths
 
 
 class Recurrent(_DrawsWeights, nn.RNNBase):

@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from skpt.modules import INITIALIZATIONS, Recurrent, recurrent_layers
-from skpt.modules.recurrent_layers import GRUSequence, TanhSequence, read_padding
+from skpt.modules.padding import read_padding
+from skpt.modules.recurrent_layers import GRUSequence, TanhSequence
 
 pytestmark = pytest.mark.usefixtures("global_generators_untouched")
 
