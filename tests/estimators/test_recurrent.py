@@ -161,7 +161,7 @@ def test_an_output_has_one_scale_for_all_steps():
     rows = np.repeat(y, weight.astype(int), axis=0).reshape(-1, 2)
     np.testing.assert_allclose(net.target_.mean, rows.mean(axis=0))
     np.testing.assert_allclose(net.target_.scale, rows.std(axis=0))
-    unscaled = Seq2SeqRegressor(**QUICK, standardize_target=False, lr_schedule=None).fit(X, y[:, :, :1])
+    unscaled = Seq2SeqRegressor(**QUICK, standardize_target=False).fit(X, y[:, :, :1])
     assert unscaled.target_.mean == 0 and unscaled.target_.scale == 1
 
 
