@@ -3,6 +3,7 @@
 import argparse
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 
 from benchmarks.peers import PlainMLP, classes, plain_loop, silently, sklearn_mlp, skorch_net
 from benchmarks.timing import Timings, duration, interleave, machine, text_table
-from skpt import CNNClassifier, MLPClassifier
+from skpt import CNNClassifier, MLPClassifier, RNNClassifier
 
 # n_samples, n_features, hidden units, batch size, epochs, classes
 CONFIGURATIONS = [
@@ -45,8 +46,30 @@ def _torch_cnn() -> nn.Module:
     )  # fmt: skip
 
 
+class _TorchRNN(nn.Module):
+    """Torch's recurrent layers, and a linear one on their last state."""
+
+    def __init__(self, layers: type[nn.RNNBase]):
+        super().__init__()
+        self.layers = layers(8, 32, num_layers=2, batch_first=True)
+        self.output = nn.Linear(32, 10)
+
+    def forward(self, X):
+        _, last = self.layers(X)
+        return self.output((last[0] if isinstance(last, tuple) else last)[-1])
+
+
+def _rnn(cell: str, layers: type[nn.RNNBase], to_reach: float) -> Architecture:
+    name = f"{cell.upper()}, 96 steps of 8, 2 layers of 32, batch 32"
+    net = RNNClassifier(32, 2, cell=cell, lr_schedule=None)
+    return Architecture(name, net, partial(_TorchRNN, layers), (96, 8), 640, 32, 4, to_reach)
+
+
 ARCHITECTURES = [
     Architecture("CNN, 28 x 28, batch 64", CNNClassifier(), _torch_cnn, (1, 28, 28), 1280, 64, 1, 1.05),
+    _rnn("lstm", nn.LSTM, 1.05),
+    _rnn("gru", nn.GRU, 0.5),
+    _rnn("rnn", nn.RNN, 1.05),
 ]
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.special import expit, softmax
 
 from skpt.exceptions import InvalidInputError
-from skpt.training.targets import ClassTarget, NumericTarget, target_from_dict
+from skpt.training.targets import ClassTarget, NumericTarget, SequenceTarget, target_from_dict
 
 Y = np.random.default_rng(0).standard_normal((40, 2)) * [1e-9, 1e6] + [0, 1e7]
 
@@ -53,6 +53,39 @@ def test_another_number_of_columns_is_an_error():
     with pytest.raises(InvalidInputError, match="y has 2 outputs, but this estimator was fitted with 1"):
         NumericTarget.from_y(Y[:, 0]).check(Y)
     NumericTarget.from_y(Y[:, 0]).check(Y[:, :1])
+
+
+SEQUENCES = np.random.default_rng(0).standard_normal((40, 3, 2)) * [1e-9, 1e6] + [0, 1e7]
+
+
+@pytest.mark.parametrize("y", [Y[:, 0], Y[:, 1:], SEQUENCES[:, :, 0], SEQUENCES, SEQUENCES[:, :, :1].astype(np.float32)])
+@pytest.mark.parametrize("standardized", [False, True])
+@pytest.mark.parametrize("weight", [None, np.linspace(0.1, 2, 40)])
+def test_sequences_come_out_as_they_went_in(y, standardized, weight):
+    target = SequenceTarget.from_y(y)
+    assert target.output_shape == (*y.shape[1:], 1, 1)[:2]
+    if standardized:
+        target.standardize(y, weight)
+    encoded = target.encode(y)
+    assert encoded.dtype == torch.float32 and encoded.shape == (40, *target.output_shape)
+    if standardized:  # an output over all of its steps
+        squares = np.stack([encoded.double().numpy(), encoded.double().numpy() ** 2]).mean(axis=2)
+        mean, mean_square = np.average(squares, axis=1, weights=weight)
+        np.testing.assert_allclose(mean, 0, atol=1e-5)
+        np.testing.assert_allclose(mean_square, 1, rtol=1e-4)
+    decoded = target.decode(encoded.numpy())
+    assert decoded.shape == y.shape and decoded.dtype == y.dtype
+    np.testing.assert_allclose(decoded, y, rtol=1e-6, atol=1e-6 * np.abs(y).max())
+    again = target_from_dict(json.loads(json.dumps(target.to_dict())))
+    np.testing.assert_array_equal(again.decode(encoded.numpy()), decoded)
+
+
+def test_other_steps_or_outputs_are_an_error():
+    target = SequenceTarget.from_y(SEQUENCES[:, :, 0])
+    target.check(SEQUENCES[:, :, :1])
+    for y in (SEQUENCES, SEQUENCES[:, :2, 0], Y[:, 0]):
+        with pytest.raises(InvalidInputError, match="3 steps of 1 outputs"):
+            target.check(y)
 
 
 LABELS = [np.array(["a", "b", "c"]), np.array([-1, 5]), np.array([False, True]), np.array(["x", "y"], dtype=object)]
@@ -119,5 +152,5 @@ def test_unknown_labels_and_other_forms_are_errors():
         ClassTarget(np.arange(2), True, False).check(np.array([0, 1]))
     with pytest.raises(InvalidInputError, match="use MultiOutputClassifier"):
         ClassTarget.classes_of(np.array([[1, 2], [3, 4]]))
-    with pytest.raises(InvalidInputError, match=r"kind 'numeric' or 'classes'\. Got 'words'"):
+    with pytest.raises(InvalidInputError, match=r"one of the kinds .*'sequences'.*\. Got 'words'"):
         target_from_dict({"kind": "words"})
