@@ -17,6 +17,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import islice
 from numbers import Integral, Real
 from typing import Any
 
@@ -67,7 +68,7 @@ from skpt.training.files import join_learnt, read_tensors, split_learnt, write_t
 from skpt.training.job import TrainingJob, loss_of_zeros
 from skpt.training.ladder import TrainingLadder
 from skpt.training.monitor import Monitor, warn_if_still_falling, warn_if_useless
-from skpt.training.optimizers import build_optimizer, find_optimizer
+from skpt.training.optimizers import PendingOptimizer, build_optimizer, find_optimizer
 from skpt.training.randomness import RandomStreams, borrowed_global_generator, draw_seed
 from skpt.training.reporter import EpochReporter
 from skpt.training.rows import hold_out, merge_equal_rows
@@ -122,6 +123,13 @@ _FAR_FROM_PRETRAINED = 10.0
 
 # Multiplications of a row up to which a network other than a FeedForward predicts in double precision.
 _WORK_IN_DOUBLE = 2_000_000
+
+
+# Sets of parameters that were found good. scikit-learn's check of one takes longer than many a small fit, and a search
+# makes the same ones for every fold.
+_KNOWN_GOOD: set[tuple] = set()
+_MOST_KNOWN = 4096
+_PLAIN = (int, float, str, type, torch.device, type(None))  # what says all by its type and value
 
 
 @dataclass
@@ -263,6 +271,29 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         """Give what may stand before the two underscores of a parameter's name."""
         return _PREFIXES
 
+    def get_params_for(self, prefix: str) -> dict[str, Any]:
+        """Give the parameters of a component.
+
+        Parameters
+        ----------
+        prefix : str
+            Which one: "module", "optimizer", ...
+
+        Returns
+        -------
+        dict
+            Names, without the prefix, and values.
+        """
+        prefix += "__"
+        return {name[len(prefix) :]: value for name, value in vars(self).items() if name.startswith(prefix)}
+
+    def __setattr__(self, name: str, value) -> None:
+        # skorch registers what is a module or an optimizer; whatever else need not pay for its questions.
+        if isinstance(value, (nn.Module, torch.optim.Optimizer)):
+            super().__setattr__(name, value)
+        else:
+            object.__setattr__(self, name, value)
+
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Give the parameters, skorch's ``prefix__name`` ones included where they were set.
 
@@ -311,20 +342,20 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         if "pretrained" in params:
             params["pretrained"] = _fitted_origin(params["pretrained"])
         vars(self).update(params)
-        if self.initialized_ and hasattr(self, "optimizer_"):
+        if self.initialized_ and "optimizer_" in vars(self):
             for name, value in params.items():
                 setting = name.removeprefix("optimizer__")
                 if setting == "lr":
                     self._set_rates(value)
                 elif name == "weight_decay" or (setting != name and setting != "param_groups"):
-                    for group in self.optimizer_.param_groups:
+                    for group in vars(self)["optimizer_"].param_groups:
                         if setting in group:
                             group[setting] = value
         return self
 
     def _set_rates(self, lr) -> None:
         """Give all weights a learning rate; those taken over their multiple of it."""
-        for group in self.optimizer_.param_groups:
+        for group in vars(self)["optimizer_"].param_groups:
             group["lr"] = lr * group["lr_factor"] if "lr_factor" in group else lr
 
     def __sklearn_clone__(self):
@@ -340,12 +371,21 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     def _validate_params(self) -> None:
         constraints = {**self._parameter_constraints, **self._own_constraints}
         params = {name: getattr(self, name) for name in constraints if name in self._names}
+        key = None
+        if all(isinstance(value, _PLAIN) for value in params.values()):
+            key = type(self), *((type(value), value) for value in params.values())
+            if key in _KNOWN_GOOD:
+                return
         try:
             validate_parameter_constraints(constraints, params, caller_name=type(self).__name__)
         except InvalidParameterError as error:
             raise InvalidParameterError(f"{error}{_spelling_hint(str(error), params, constraints)}") from None
         self._find_optimizer()
         self._find_criterion()
+        if key is not None:
+            if len(_KNOWN_GOOD) >= _MOST_KNOWN:
+                _KNOWN_GOOD.clear()
+            _KNOWN_GOOD.add(key)
 
     def _check_integers(self, name: str, value, *, lengths=None, at_least_one: bool = False, example: str) -> None:
         """Raise unless a parameter is a positive integer or holds positive integers."""
@@ -462,7 +502,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     def _restored_on_error(self) -> Iterator[None]:
         """Leave the estimator as it was if its data or parameters turn out to be unusable."""
         before = vars(self).copy()
-        split = self.streams_.split.get_state() if "streams_" in before else None
+        split = self.streams_.split.get_state() if "streams_" in before and self.early_stopping else None
         try:
             yield
         except BaseException:
@@ -837,7 +877,22 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         return self
 
     def _scale_loaded_rates(self) -> None:
-        scale_loaded_rates(self.optimizer_, loaded_weights(self.module_, self.transfer_report_), self.pretrained_lr_factor)
+        loaded = loaded_weights(self.module_, self.transfer_report_)
+        scale_loaded_rates(vars(self)["optimizer_"], loaded, self.pretrained_lr_factor)
+
+    @property
+    def optimizer_(self) -> torch.optim.Optimizer:
+        """The optimizer; torch builds it when it is first asked for."""
+        if "optimizer_" not in vars(self):
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute 'optimizer_' before it is fitted")
+        optimizer = vars(self)["optimizer_"]
+        if isinstance(optimizer, PendingOptimizer):
+            optimizer = vars(self)["optimizer_"] = optimizer.build()
+        return optimizer
+
+    @optimizer_.setter
+    def optimizer_(self, optimizer) -> None:
+        vars(self)["optimizer_"] = optimizer
 
     def initialize_history(self):
         """Start an empty history."""
@@ -958,7 +1013,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             train=batches,
             valid=held_out,
             criterion=self.criterion_,
-            optimizer=self.optimizer_,
+            optimizer=vars(self)["optimizer_"],
             max_epochs=max_epochs,
             monitor=Monitor(self.early_stopping and valid is not None, self.n_iter_no_change, self.tol),
             schedule=self.schedule_,
@@ -1046,8 +1101,10 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         while len(self.history_) and "train_loss" not in self.history_[-1]:
             self.history_.pop()  # an epoch that was interrupted, or diverged
         self.n_iter_ = len(self.history_)
-        self.loss_curve_ = np.array([row["train_loss"] for row in self.history_ if "train_loss" in row])
-        self.validation_curve_ = np.array([row["valid_loss"] for row in self.history_ if "valid_loss" in row])
+        for name, losses in (("loss_curve_", job.monitor.train_loss), ("validation_curve_", job.monitor.valid_loss)):
+            key = "train_loss" if name == "loss_curve_" else "valid_loss"
+            before = [row[key] for row in islice(self.history_, n_before) if key in row]
+            setattr(self, name, np.array(before + losses))
         self.best_epoch_ = n_before + job.monitor.best_epoch
 
     # ------------------------------------------------------------------ prediction
@@ -1305,7 +1362,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     def __setstate__(self, state: dict[str, Any]) -> None:
         vars(self).update(state)
         if self.initialized_ and self.device_.type == "cpu":
-            complete_optimizer(self.optimizer_)
+            complete_optimizer(vars(self)["optimizer_"])
         elif self.initialized_:
             self.device_ = _find_device("auto")
             vars(self).update(module_=self.module_.to(self.device_), criterion_=self.criterion_.to(self.device_))

@@ -173,6 +173,9 @@ class LinearRegressor(_Linear, NetRegressor):
 
     def _learn_scales(self, data) -> None:
         super()._learn_scales(data)
+        vars(self).pop("_units", None)
+        if not self._learns_in_target_units():
+            return
         encoded = self.target_.encode(data.y).double().numpy()
         spread = NumericTarget.from_y(encoded)
         spread.standardize(encoded, data.weight)

@@ -96,7 +96,9 @@ class FusedBackend(ParallelBackendBase):
             n_processes = max(2, self.n_processes)
             self._call = _ProcessesCall(self.executor, n_processes, self.inner_max_num_threads, self.memory_limit)
         else:
-            self._call = _RootCall(self.inner_max_num_threads or cpu_count(), self.memory_limit)
+            # Who wants results as they come, or only for so long, looks for them itself.
+            in_time = self.parallel.timeout is None and not self.parallel.return_generator
+            self._call = _RootCall(self.inner_max_num_threads or cpu_count(), self.memory_limit, waits=in_time)
 
     def submit(self, func: Callable, callback: Callable | None = None) -> Future:
         """Hand over a task; see joblib."""
@@ -128,8 +130,9 @@ class FusedBackend(ParallelBackendBase):
 class _RootCall:
     """A call that is not within another one: it makes the rendezvous."""
 
-    def __init__(self, n_threads: int, memory_limit: int):
+    def __init__(self, n_threads: int, memory_limit: int, *, waits: bool):
         self.rendezvous = Rendezvous(n_threads, memory_limit)
+        self.waits = waits  # joblib would look again and again, and sleep 10 ms in between
         # scikit-learn's catch_warnings overlap in threads and may leave each other's filters behind.
         self.warnings = warnings.catch_warnings()
         self.warnings.__enter__()
@@ -142,6 +145,8 @@ class _RootCall:
     @contextmanager
     def waiting(self) -> Iterator[None]:
         self.dispatching.close()
+        if self.waits:
+            self.rendezvous.wait()
         yield
 
     def cancel(self) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from skpt.fusion.stack import group_key
 from skpt.training.job import TrainingJob
+from skpt.training.optimizers import optimizer_class
 
 __all__ = ["describe", "make_groups", "memory_per_model"]
 
@@ -77,6 +78,6 @@ def describe(job: TrainingJob) -> str:
     """Say in one line what the models of a job's group look like."""
     sizes = [job.train.X.shape[1], *(p.shape[0] for p in job.module.parameters() if p.ndim == 2)]
     return (
-        f"{type(job.module).__name__} {'-'.join(map(str, sizes))}, {type(job.optimizer).__name__}, "
+        f"{type(job.module).__name__} {'-'.join(map(str, sizes))}, {optimizer_class(job.optimizer).__name__}, "
         f"{len(job.train)} batches of {job.train.batch_size} rows"
     )

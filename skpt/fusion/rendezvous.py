@@ -18,6 +18,9 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 
+import torch
+from torch import Tensor
+
 from skpt.fusion.grouping import describe, make_groups
 from skpt.fusion.report import FusionReport, Group
 from skpt.fusion.stack import train_stack
@@ -56,7 +59,15 @@ class _Ticket:
 
     def __init__(self, job: TrainingJob):
         self.job = job
-        self.done = threading.Event()
+        self.is_done = False
+        self.gate = _closed_gate()
+
+
+def _closed_gate() -> threading.Lock:
+    """Give what one task waits at: cheaper than a condition, which would wake all."""
+    gate = threading.Lock()
+    gate.acquire()
+    return gate
 
 
 class _Look:
@@ -70,7 +81,7 @@ class _Look:
         now = time.perf_counter()
         if now > self.next_time:
             self.next_time = now + _SECONDS_BETWEEN_LOOKS
-            failed = [ticket for ticket in self.tickets if ticket.job.error is not None and not ticket.done.is_set()]
+            failed = [ticket for ticket in self.tickets if ticket.job.error is not None and not ticket.is_done]
             if failed:
                 self.rendezvous._release(failed)
         return self.rendezvous.cancelled
@@ -82,6 +93,7 @@ class InnerCall:
     def __init__(self):
         self.n_pending = 0
         self.is_awaited = False
+        self.is_over = threading.Event()  # all is done, or something failed
 
 
 class _Beginning:
@@ -89,24 +101,32 @@ class _Beginning:
 
     def __init__(self, job: TrainingJob):
         self.job = job
-        self.weights = [t.clone() for t in job.module.state_dict().values()]
+        self.tensors = [*job.module.parameters(), *job.module.buffers()]
+        self.values = [t.detach().clone() for t in self.tensors]
         self.noisy = [layer for layer in job.module.modules() if getattr(layer, "generator", None) is not None]
         self.masks = [copy.copy(getattr(layer, "masks", None)) for layer in self.noisy]
         generators = {id(g): g for g in (job.train.generator, *(layer.generator for layer in self.noisy)) if g is not None}
         self.generators = [(generator, generator.get_state()) for generator in generators.values()]
-        self.optimizer = copy.deepcopy(job.optimizer.state_dict())
+        self.groups = [group.copy() for group in job.optimizer.param_groups]
+        self.states = copy.deepcopy([job.optimizer.state.get(p, {}) for p in self._weights()])
         self.monitor = copy.deepcopy(vars(job.monitor))
 
+    def _weights(self) -> list[Tensor]:
+        return [p for group in self.job.optimizer.param_groups for p in group["params"]]
+
+    @torch.no_grad()
     def restore(self) -> None:
         """Make the job as it was."""
-        for t, before in zip(self.job.module.state_dict().values(), self.weights, strict=True):
+        for t, before in zip(self.tensors, self.values, strict=True):
             t.copy_(before)
         for layer, masks in zip(self.noisy, self.masks, strict=True):
             layer.masks = masks
         for generator, before in self.generators:
             generator.set_state(before)
         self.job.optimizer.state.clear()
-        self.job.optimizer.load_state_dict(self.optimizer)
+        self.job.optimizer.state.update((p, state) for p, state in zip(self._weights(), self.states, strict=True) if state)
+        for group, before in zip(self.job.optimizer.param_groups, self.groups, strict=True):
+            group.update(before)
         vars(self.job.monitor).update(self.monitor)
 
 
@@ -128,8 +148,10 @@ class Rendezvous:
         self._changed = threading.Condition()
         self._n_active = 0
         self._n_running = 0
-        self._turns: deque[threading.Lock] = deque()  # of tasks that wait for theirs, the first first
+        self._turns: deque[Callable[[], None]] = deque()  # give theirs to tasks that wait for it, the first first
         self._n_started = 0
+        self._n_unfinished = 0
+        self._has_failed = False
         self._most_started = FIRST_TASKS
         self._queue: deque[Callable[[], None]] = deque()
         self._waiting: list[_Ticket] = []
@@ -171,21 +193,27 @@ class Rendezvous:
             thread.start()
 
         with self._changed:
+            self._n_unfinished += 1
             if call is not None:
                 call.n_pending += 1
+                call.is_over.clear()
             if self._n_started >= self._most_started and not self.cancelled:
                 self._queue.append(start)
-                return future
-            self._n_active += 1
-            self._n_started += 1
-        start()
+            else:
+                self._admit(start)
         return future
+
+    def _admit(self, start: Callable[[], None]) -> None:
+        """Let a task begin as soon as it has its turn."""
+        self._n_active += 1
+        self._n_started += 1
+        self._grant(start)
 
     def _run(self, function: Callable[[], object], future: Future, callback, call: InnerCall | None) -> None:
         _local.rendezvous = self
         try:
             try:
-                self._take_turn()
+                self._begin_turn()
                 result = function()
             except BaseException as error:
                 future.set_exception(error)
@@ -195,14 +223,27 @@ class Rendezvous:
                 callback(future)
         finally:
             with self._changed:
+                self._n_unfinished -= 1
+                has_failed = future.exception() is not None
+                self._has_failed |= has_failed
                 if call is not None:
                     call.n_pending -= 1
                     if call.n_pending == 0:
                         self._end_waiting(call)
+                    if call.n_pending == 0 or has_failed:
+                        call.is_over.set()
                 self._n_active -= 1
                 self._give_turn()
                 self._stop_started()
                 self._tell_coordinator()
+                if self._n_unfinished == 0 or has_failed:
+                    self._changed.notify_all()
+
+    def wait(self) -> None:
+        """Wait until all tasks have ended, or one has failed."""
+        with self._changed:
+            while self._n_unfinished and not self._has_failed and not self.cancelled:
+                self._changed.wait(_SECONDS_BETWEEN_LOOKS)
 
     def _end_waiting(self, call: InnerCall) -> None:
         """The task that waits for this call is active again, though it may take a while to notice."""
@@ -218,9 +259,7 @@ class Rendezvous:
     def _start_queued(self) -> None:
         """Start tasks from the queue, the latest first: those of inner calls, which outer ones wait for."""
         while self._queue and (self.cancelled or self._n_started < self._most_started):
-            self._n_active += 1
-            self._n_started += 1
-            self._queue.pop()()
+            self._admit(self._queue.pop())
 
     def _limit_tasks(self, job: TrainingJob) -> None:
         """Let as many tasks begin as have room for their rows."""
@@ -230,30 +269,36 @@ class Rendezvous:
         self._most_started = most if self.report.n_jobs == 1 else min(self._most_started, most)
         self._start_queued()
 
+    def _grant(self, wake: Callable[[], None]) -> None:
+        """Wake a task, which has its turn then, as soon as fewer than `n_threads` run."""
+        if self.cancelled:
+            wake()
+        elif self._n_running < self.n_threads:
+            self._n_running += 1
+            wake()
+        else:
+            self._turns.append(wake)
+
+    def _begin_turn(self) -> None:
+        """The running task was woken."""
+        if self.cancelled:
+            raise Cancelled
+        _local.runs = True
+
     def _take_turn(self) -> None:
         """Wait until fewer than `n_threads` tasks run."""
+        gate = _closed_gate()
         with self._changed:
-            if self.cancelled:
-                raise Cancelled
-            gate = None
-            if self._n_running < self.n_threads:
-                self._n_running += 1
-            else:
-                gate = threading.Lock()
-                gate.acquire()
-                self._turns.append(gate)
-        if gate is not None:
-            gate.acquire()  # whoever gives its turn away opens one gate: waking all who wait would cost more than they do
-            if self.cancelled:
-                raise Cancelled
-        _local.runs = True
+            self._grant(gate.release)
+        gate.acquire()
+        self._begin_turn()
 
     def _give_turn(self) -> None:
         if not getattr(_local, "runs", False):
             return
         _local.runs = False
         if self._turns:
-            self._turns.popleft().release()
+            self._turns.popleft()()
         else:
             self._n_running -= 1
 
@@ -284,7 +329,10 @@ class Rendezvous:
             self._give_turn()
             self._stop_started()
             self._tell_coordinator()
+            is_over = call.n_pending == 0
         try:
+            while not (is_over or self.cancelled):
+                is_over = call.is_over.wait(_SECONDS_BETWEEN_LOOKS)
             yield
         finally:
             with self._changed:
@@ -316,8 +364,8 @@ class Rendezvous:
             self._n_active -= 1
             self._give_turn()
             self._tell_coordinator()
-        ticket.done.wait()
-        self._take_turn()
+        ticket.gate.acquire()
+        self._begin_turn()
 
     def note_alone(self, reason: str) -> None:
         """Take note of a fit that trains the ordinary way."""
@@ -339,9 +387,10 @@ class Rendezvous:
     def _release(self, tickets: list[_Ticket]) -> None:
         with self._changed:
             for ticket in tickets:
-                if not ticket.done.is_set():
+                if not ticket.is_done:
+                    ticket.is_done = True
                     self._n_active += 1
-                    ticket.done.set()
+                    self._grant(ticket.gate.release)
 
     def _train_all(self, tickets: list[_Ticket]) -> None:
         started = time.perf_counter()
@@ -392,7 +441,7 @@ class Rendezvous:
         with self._changed:
             self.cancelled = True
             while self._turns:
-                self._turns.popleft().release()
+                self._turns.popleft()()
             self._start_queued()  # to end at once: an outer task may wait for them
             self._changed.notify_all()
 

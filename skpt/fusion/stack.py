@@ -11,17 +11,20 @@ import math
 import time
 from collections.abc import Callable, Hashable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from skpt.exceptions import DivergedError
 from skpt.fusion.layers import ELEMENTWISE, Rows, StackedBatchNorm, StackedLinear, StackedLoss, stack_layer
+from skpt.fusion.linear_descent import LinearDescent, descends
 from skpt.fusion.optimizers import STACKED_OPTIMIZERS, shared_settings
 from skpt.modules.layers import Affine, BatchNorm1d, Dropout, FeedForward, Linear
 from skpt.training.batches import Batches, rows_of
 from skpt.training.criteria import takes_class_index
 from skpt.training.job import TrainingJob, evaluate
 from skpt.training.monitor import check_finite
+from skpt.training.optimizers import optimizer_class
 from skpt.training.schedules import LearningRate
 from skpt.training.sources import RowSource
 from skpt.training.threads import threads_for
@@ -37,10 +40,11 @@ ROW_MULTIPLE = 8
 # they round otherwise than those before: a model's numbers must not depend on where in the tensor they lie.
 VECTOR = 64
 
-# Steps between two looks at the losses, where nothing is to be decided after each epoch.
+# Steps between two looks at the losses, where nothing is to be decided after each epoch; for a descent by maps of steps.
 STEPS_AT_ONCE = 64
+MAPS_AT_ONCE = 1024
 
-# Numbers of a block of batches that are fetched together: 512 kB.
+# Numbers of a block of batches that are fetched together: 512 kB, and twice as much in double precision.
 FLOATS_AT_ONCE = 1 << 17
 
 
@@ -82,8 +86,8 @@ def why_not_stacked(job: TrainingJob) -> str | None:
         return "no weights that train"
     if job.frozen and job.unfreeze_after is not None:
         return "layers that are unfrozen while it trains"
-    if type(job.optimizer) not in STACKED_OPTIMIZERS:
-        return f"the optimizer {type(job.optimizer).__name__}"
+    if optimizer_class(job.optimizer) not in STACKED_OPTIMIZERS:
+        return f"the optimizer {optimizer_class(job.optimizer).__name__}"
     groups = job.optimizer.param_groups
     if not _differ_by_rate_alone(groups) or any(groups[0].get(name) for name in ("amsgrad", "maximize", "differentiable")):
         return "optimizer settings of its own"
@@ -124,10 +128,11 @@ def group_key(job: TrainingJob) -> Hashable:
         criterion,
         tuple(p.requires_grad for p in job.module.parameters()),
         job.frozen.statistics,
-        type(job.optimizer),
+        optimizer_class(job.optimizer),
         shared_settings(job.optimizer.param_groups[0]),
         _n_steps_before(job),
         job.max_grad_norm is None,
+        descends(job),
         (n_batches, n_full, n_last),
         id(job.train.X) if isinstance(job.train.X, RowSource) else None,  # rows that are read for it have no table with others
         job.train.y.ndim,
@@ -183,28 +188,27 @@ class Stack:
         self.rates = [LearningRate(job.optimizer.param_groups[0]["lr"], job.schedule) for job in jobs]
         self.epochs = [0] * len(self.jobs)
         self.best: list[list[Tensor] | None] = [None] * len(self.jobs)
-        self._load()
+        self.exact: tuple[Tensor, Tensor | None] | None = None  # weights and momenta in double precision, of a descent
+        self.running: tuple[Tensor, int, float] | None = None  # losses of epochs under way, how many are whole, the start
+        self.params_of = [_weights_of(job) for job in self.jobs]
+        self._load_weights([torch.stack([p.detach() for p in params]) for params in zip(*self.params_of, strict=True)])
+        self._load_optimizer(self._read_optimizers(), _n_steps_before(self.jobs[0]))
+        self._load_rows()
 
     # ------------------------------------------------------------------ building
 
-    def _load(self) -> None:
-        """Read weights, optimizer states and rows from the jobs."""
-        self._load_weights()
-        self._load_optimizer()
-        self._load_rows()
-
-    def _load_weights(self) -> None:
-        per_model = [_weights_of(job) for job in self.jobs]
-        self.shapes = [p.shape for p in per_model[0]]
-        n_models, device = len(self.jobs), per_model[0][0].device
-        sizes = [n_models * shape.numel() for shape in self.shapes]
+    def _load_weights(self, weights: list[Tensor]) -> None:
+        """Lay the weights, (M, ...) each, out in one tensor, and build the layers on it."""
+        self.shapes = [w.shape[1:] for w in weights]
+        device = weights[0].device
+        sizes = [w.numel() for w in weights]
         self.n_filling = -sum(sizes) % VECTOR
         length = sum(sizes) + self.n_filling
         self.params, self.grads = torch.zeros(length, device=device), torch.zeros(length, device=device)
-        self.blocks = [b.view(n_models, *s) for b, s in zip(_split(self.params, sizes), self.shapes, strict=True)]
-        grad_blocks = [b.view(n_models, *s) for b, s in zip(_split(self.grads, sizes), self.shapes, strict=True)]
-        for i, block in enumerate(self.blocks):
-            torch.stack([params[i].detach() for params in per_model], out=block)
+        self.blocks = [b.view_as(w) for b, w in zip(_split(self.params, sizes), weights, strict=True)]
+        grad_blocks = [b.view_as(w) for b, w in zip(_split(self.grads, sizes), weights, strict=True)]
+        for block, w in zip(self.blocks, weights, strict=True):
+            block.copy_(w)
         self.grad_blocks = grad_blocks
 
         by_name, trained = {}, iter(zip(self.blocks, grad_blocks, strict=True))
@@ -230,15 +234,23 @@ class Stack:
         self.kept = [t.clone() for t in self._changing()]
         self.loss = StackedLoss(self.jobs[0].criterion, device)
 
-    def _load_optimizer(self) -> None:
+    def _read_optimizers(self) -> dict[str, list[Tensor]]:
+        """Give what the models' optimizers remember of each weight, (M, ...)."""
+        names = {name for job in self.jobs for state in job.optimizer.state.values() for name in state} - {"step"}
+
+        def read(name: str, params: Sequence[nn.Parameter]) -> Tensor:
+            found = [job.optimizer.state.get(p, {}).get(name) for job, p in zip(self.jobs, params, strict=True)]
+            return torch.stack([torch.zeros_like(p) if t is None else t for p, t in zip(params, found, strict=True)])
+
+        return {name: [read(name, params) for params in zip(*self.params_of, strict=True)] for name in names}
+
+    def _load_optimizer(self, states: dict[str, list[Tensor]], n_steps: int) -> None:
         groups = [job.optimizer.param_groups[0] for job in self.jobs]
-        cls = STACKED_OPTIMIZERS[type(self.jobs[0].optimizer)]
-        self.optimizer = cls(groups, self.params, self.grads, self._spread, _n_steps_before(self.jobs[0]), self._rate_factors())
+        cls = STACKED_OPTIMIZERS[optimizer_class(self.jobs[0].optimizer)]
+        self.optimizer = cls(groups, self.params, self.grads, self._spread, n_steps, self._rate_factors())
         for name, flat in self.optimizer.state.items():
-            for m, job in enumerate(self.jobs):
-                for block, p in zip(self._as_blocks(flat), _weights_of(job), strict=True):
-                    if name in job.optimizer.state.get(p, {}):
-                        block[m] = job.optimizer.state[p][name]
+            for block, values in zip(self._as_blocks(flat), states.get(name, []), strict=False):
+                block.copy_(values)
         norms = [job.max_grad_norm for job in self.jobs]
         self.max_norm = None if norms[0] is None else self.params.new_tensor(norms)
 
@@ -260,8 +272,6 @@ class Stack:
         self.n_samples = [len(job.train.y) for job in self.jobs]
         self.n_batches, self.n_full, self.n_last = _batch_rows(self.jobs[0])
         n_models, device = len(self.jobs), self.y.device
-        self.index = torch.empty((self.n_batches - 1, n_models, self.n_full), dtype=torch.long, device=device)
-        self.last_index = torch.empty((n_models, self.n_last), dtype=torch.long, device=device)
         self.weighted = any(job.train.weight is not None for job in self.jobs)
         self.row_weight = None
         if self.weighted:
@@ -277,6 +287,8 @@ class Stack:
         self._rows_of_full = self._plain_rows([self.n_full] * n_models, self.n_full)
         self.n_last_real = [n - (self.n_batches - 1) * self.n_full for n in self.n_samples]
         self._rows_of_last = self._plain_rows(self.n_last_real, self.n_last)
+        n_rows = np.array([[self.n_full] * len(self.jobs)] * (self.n_batches - 1) + [self.n_last_real], dtype=np.float64)
+        self.share_of_batch = n_rows / self.n_samples  # (n_batches, M)
         self._whole: tuple | None = None
         # Batches of one size are fetched together as long as they stay in the cache.
         floats = n_models * max(self.n_full, self.n_last) * (self.X.shape[1] + 2)
@@ -288,6 +300,45 @@ class Stack:
         self.blocks_of_batches.append((n_full_batches, self.n_batches, self.n_last))
         self._loss_buffer = self.params.new_empty((at_once if n_full_batches else 1, n_models, max(self.n_full, self.n_last)))
         self.rates_change_by_batch = any(job.schedule and job.schedule.step_every == "batch" for job in self.jobs)
+        self._load_generators()
+        self.descent = self._load_descent() if descends(self.jobs[0]) else None
+
+    def _load_generators(self) -> None:
+        """Find the models whose rows come in the same order: as many rows, and generators in the same state."""
+        self.is_shuffled = self.n_batches > 1 and any(job.train.generator is not None for job in self.jobs)
+        by_state: dict[tuple, tuple[list[int], list[torch.Generator]]] = {}
+        for m, job in enumerate(self.jobs):
+            generator = job.train.generator if self.is_shuffled else None
+            state = None if generator is None else generator.get_state().numpy().tobytes()
+            members, generators = by_state.setdefault((self.n_samples[m], state), ([], []))
+            members.append(m)
+            if generator is not None:
+                generators.append(generator)
+        self.same_order = list(by_state.values())
+
+    def _move_generators(self) -> None:
+        """Bring the generators that were spared to where they would be."""
+        for _, generators in self.same_order:
+            for generator in generators[1:]:
+                generator.set_state(generators[0].get_state())
+
+    def _load_descent(self) -> LinearDescent:
+        n_rows = max(self.n_full, self.n_last)
+        real = torch.arange(self.n_batches * n_rows).view(-1, 1, n_rows) < torch.tensor(self.n_samples)[:, None]
+        self._shares = real.double() / real.sum(2, keepdim=True)  # (n_batches, M, n_rows)
+        if self.exact is None:
+            state = self.optimizer.state.get("momentum_buffer")
+            is_first = state is None or not self.optimizer.n_steps
+            self.exact = _read_linear(self.blocks), None if is_first else _read_linear(self._as_blocks(state))
+        groups = [job.optimizer.param_groups[0] for job in self.jobs]
+        return LinearDescent(self.X, self.y, groups, has_bias=len(self.shapes) > 1)
+
+    def _write_exact(self) -> None:
+        """Round what a descent holds in double precision."""
+        weights, momenta = self.exact
+        _write_linear(self.blocks, weights)
+        if momenta is not None:
+            _write_linear(self._as_blocks(self.optimizer.state["momentum_buffer"]), momenta)
 
     def _plain_rows(self, n_real: list[int], n_rows: int) -> Rows:
         """Describe batches without weights."""
@@ -313,9 +364,9 @@ class Stack:
     def _rate_factors(self) -> float | Tensor:
         """What the learning rate of each weight is multiplied by."""
         factors = []
-        for job in self.jobs:
+        for job, params in zip(self.jobs, self.params_of, strict=True):
             own = {id(p): group["lr_factor"] for group in job.optimizer.param_groups[1:] for p in group["params"]}
-            factors.append([own.get(id(p), 1.0) for p in _weights_of(job)])
+            factors.append([own.get(id(p), 1.0) for p in params])
         if all(factor == 1.0 for of_model in factors for factor in of_model):
             return 1.0
         return self._spread_out(list(self.params.new_tensor(factors).T.contiguous()))
@@ -341,29 +392,95 @@ class Stack:
             while self.jobs and not self.is_cancelled():
                 self.run_epochs()
         except BaseException:
-            for m in range(len(self.jobs)):  # whoever interrupts a long fit keeps what it has learnt
-                self._store_weights(m)
+            self._keep_interrupted()
             raise
+        finally:
+            self._move_generators()
+
+    @torch.no_grad()
+    def _keep_interrupted(self) -> None:
+        """Whoever interrupts a long fit keeps what it has learnt, and the losses of the epochs that are whole."""
+        if self.running is not None:
+            losses, n_epochs, started = self.running
+            seconds = (time.perf_counter() - started) / (len(self.jobs) * max(1, n_epochs))
+            whole = losses[:n_epochs].to("cpu", torch.float64).numpy()
+            for job, means in zip(self.jobs, self._mean_losses(whole), strict=True):
+                job.monitor.extend(means, seconds)
+        for m in range(len(self.jobs)):
+            self._store_weights(m)
 
     @torch.no_grad()
     def run_epochs(self) -> None:
         """Train every model for one epoch, or for some where nothing is to be decided after each; let go who is done."""
         started = time.perf_counter()
         n_epochs = self._n_epochs_at_once()
-        losses = self.params.new_empty((n_epochs, self.n_batches, len(self.jobs)))
         self.lrs = [rate.lr for rate in self.rates]
+        losses = self._descend(n_epochs) if self.descent is not None else self._step(n_epochs, started)
+        self.running = None
+        if losses is not None:
+            seconds = (time.perf_counter() - started) / (len(self.jobs) * n_epochs)
+            self._end_epochs(losses.to("cpu", torch.float64).numpy(), self.lrs, seconds)
+
+    def _step(self, n_epochs: int, started: float) -> Tensor | None:
+        """Train step by step; give the mean losses, (n_epochs, n_batches, n_models), or None if cancelled."""
+        losses = self.params.new_empty((n_epochs, self.n_batches, len(self.jobs)))
         for epoch in range(n_epochs):
-            self._draw_order()
+            self.running = losses, epoch, started
+            self._order_rows()
             done = 0
             for first, last, size in self.blocks_of_batches:
                 if self.is_cancelled():
-                    return
+                    return None
                 self._train_block(first, last, size, losses[epoch, done : done + last - first])
                 done += last - first
             if epoch + 1 < n_epochs:
                 self._keep(losses[: epoch + 1])
-        seconds = (time.perf_counter() - started) / (len(self.jobs) * n_epochs)
-        self._end_epochs(losses.permute(2, 0, 1), self.lrs, seconds)
+        return losses
+
+    def _descend(self, n_epochs: int) -> Tensor:
+        """Train by the maps of all steps; give the mean losses, (n_epochs, n_batches, n_models)."""
+        n_models, n_steps = len(self.jobs), n_epochs * self.n_batches
+        if self.is_shuffled or not self.descent.has_batches:
+            self.descent.fetch(*self._batches_of_epochs(n_epochs if self.is_shuffled else 1))
+        lrs = self.lrs
+        if self.rates_change_by_batch:
+            lrs = []
+            for _ in range(n_steps):
+                lrs.append(self.lrs)
+                self._change_rates()
+        path, momenta, losses = self.descent.run(*self.exact, torch.tensor(lrs, dtype=torch.float64), n_steps)
+        losses = losses.view(n_epochs, self.n_batches, n_models)
+        ends = path[self.n_batches - 1 :: self.n_batches]  # (n_epochs, M, D, O)
+        self.exact = ends[-1].clone(), momenta
+        self.optimizer.n_steps += n_steps
+        self._write_exact()
+        if not math.isfinite(losses.sum().item()):
+            self._keep_before(ends.to(torch.float32), torch.isfinite(losses).all(1))
+        return losses
+
+    def _keep_before(self, ends: Tensor, is_finite: Tensor) -> None:
+        """Remember the weights, (n_epochs, M, D, O), of the last epoch before the first that is not finite."""
+        is_finite = is_finite & torch.isfinite(ends).flatten(2).all(2)
+        n_good = is_finite.to(torch.long).cumprod(0).sum(0).tolist()
+        for m, n in enumerate(n_good):
+            if 0 < n < len(ends):
+                _write_linear([block[m] for block in self._as_blocks(self.kept[0])], ends[n - 1, m])
+
+    def _batches_of_epochs(self, n_epochs: int) -> tuple[Tensor, Tensor]:
+        """Give the rows and their shares, (n_epochs * n_batches, M, n_rows), of all batches, filled up to one size."""
+        n_rows = max(self.n_full, self.n_last)
+        order = self._draw_orders(n_epochs, self.n_batches * n_rows)
+        index = order.view(n_epochs, len(self.jobs), self.n_batches, n_rows).transpose(1, 2)
+        share = self._shares.expand_as(index)
+        if self.weighted:
+            share = share * self.row_weight[index + self.weight_places]
+        return index.flatten(0, 1), share.flatten(0, 1)
+
+    def _change_rates(self) -> None:
+        """A step was made by rates that change after each."""
+        for rate in self.rates:
+            rate.after_batch()
+        self.lrs = [rate.lr for rate in self.rates]
 
     def _keep(self, losses: Tensor) -> None:
         """Remember the weights of models whose losses so far, (n_epochs, n_batches, n_models), are finite."""
@@ -379,23 +496,32 @@ class Stack:
         if any(job.valid or job.schedule or job.after_epoch for job in self.jobs):
             return 1
         left = min(job.max_epochs - epochs for job, epochs in zip(self.jobs, self.epochs, strict=True))
-        return max(1, min(left, STEPS_AT_ONCE // self.n_batches))
+        n_steps = STEPS_AT_ONCE
+        if self.descent is not None:
+            n_rows = len(self.jobs) * max(self.n_full, self.n_last)
+            n_steps = max(1, min(MAPS_AT_ONCE, FLOATS_AT_ONCE // (n_rows * self.X.shape[1])))
+        return max(1, min(left, n_steps // self.n_batches))
 
-    def _draw_order(self) -> None:
-        if self.n_batches == 1:
-            if self._whole is None:
-                for m, (n, place) in enumerate(zip(self.n_samples, self.places, strict=True)):
-                    self.last_index[m] = place
-                    self.last_index[m, :n] = torch.arange(place, place + n, device=self.y.device)
-            return
-        n_in_full = (self.n_batches - 1) * self.n_full
-        for m, job in enumerate(self.jobs):
-            n, generator = self.n_samples[m], job.train.generator
-            order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
-            order = order.to(self.y.device).add_(self.places[m])
-            self.index[:, m] = order[:n_in_full].view(self.n_batches - 1, self.n_full)
-            self.last_index[m] = self.places[m]
-            self.last_index[m, : n - n_in_full] = order[n_in_full:]
+    def _draw_orders(self, n_epochs: int, length: int) -> Tensor:
+        """Give the rows of each epoch in order, (n_epochs, M, length), filled up with the first row of all."""
+        orders = np.empty((n_epochs, len(self.jobs), length), dtype=np.int64)
+        orders[:] = np.array(self.places)[:, None]
+        for members, generators in self.same_order:
+            n = self.n_samples[members[0]]
+            if generators:
+                order = np.stack([torch.randperm(n, generator=generators[0]).numpy() for _ in range(n_epochs)])
+            else:
+                order = np.arange(n)[None]
+            orders[:, members, :n] += order[:, None]
+        return torch.from_numpy(orders).to(self.y.device)
+
+    def _order_rows(self) -> None:
+        """Choose the rows of the batches of the next epoch."""
+        if self._whole is None:
+            n_in_full = (self.n_batches - 1) * self.n_full
+            (order,) = self._draw_orders(1, n_in_full + self.n_last)
+            self.index = order[:, :n_in_full].view(len(self.jobs), self.n_batches - 1, self.n_full).transpose(0, 1)
+            self.last_index = order[:, n_in_full:]
 
     def _train_block(self, first: int, last: int, n_rows: int, losses_out: Tensor) -> None:
         """Train on batches of one size that are fetched together; write the models' mean losses, (n_batches, n_models)."""
@@ -404,9 +530,7 @@ class Stack:
         for i in range(last - first):
             self._train_step(X[i], y[i], rows[i], losses[i])
             if self.rates_change_by_batch:
-                for rate in self.rates:
-                    rate.after_batch()
-                self.lrs = [rate.lr for rate in self.rates]
+                self._change_rates()
         weight = rows[0].loss_weight
         if isinstance(weight, Tensor):
             weight = torch.stack([r.loss_weight[:, 0] for r in rows])
@@ -426,7 +550,7 @@ class Stack:
         plain = self._rows_of_last if is_last else self._rows_of_full
         rows = [plain] * len(index)
         if self.weighted:
-            weight = self.row_weight.index_select(0, (index + self.weight_places).view(-1)).view(*shape[:2], 1, n_rows)
+            weight = self.row_weight.index_select(0, (index + self.weight_places).reshape(-1)).view(*shape[:2], 1, n_rows)
             rows = [self._weighted_rows(plain, w) for w in weight]
         if self.n_batches == 1:
             self._whole = X, y, rows
@@ -462,22 +586,26 @@ class Stack:
 
     # ------------------------------------------------------------------ after an epoch
 
-    def _end_epochs(self, losses: Tensor, lrs: list[float], seconds: float) -> None:
-        """Take note of losses of shape (n_models, n_epochs, n_batches)."""
+    def _mean_losses(self, losses: np.ndarray) -> list[list[float]]:
+        """Give each model's mean loss of each epoch, of losses (n_epochs, n_batches, n_models)."""
+        return (losses * self.share_of_batch).sum(axis=1).T.tolist()
+
+    def _end_epochs(self, losses: np.ndarray, lrs: list[float], seconds: float) -> None:
+        """Take note of losses of shape (n_epochs, n_batches, n_models)."""
         done = []
-        n_epochs = losses.shape[1]
-        n_rows = losses.new_tensor([[self.n_full] * (self.n_batches - 1) + [n] for n in self.n_last_real], dtype=torch.float64)
-        means = ((losses * n_rows.unsqueeze(1)).sum(2) / n_rows.sum(1, keepdim=True)).tolist()
-        finite = torch.isfinite(losses).flatten(1).all(1).tolist()
+        n_epochs, means = len(losses), self._mean_losses(losses)
+        is_last = [before + n_epochs >= job.max_epochs for before, job in zip(self.epochs, self.jobs, strict=True)]
+        finite = np.isfinite(losses).all(axis=(0, 1)).tolist()
+        if any(is_last) and not bool(torch.isfinite(self.params).all()):  # the last step was not yet seen by any loss
+            for m in range(len(self.jobs)):
+                if is_last[m] and not all(bool(torch.isfinite(block[m]).all()) for block in self.blocks):
+                    losses[-1, -1, m], finite[m] = math.nan, False
         for m, job in enumerate(self.jobs):
-            is_last = self.epochs[m] + n_epochs >= job.max_epochs
-            if is_last and not self._has_finite_weights(m):  # the last step of all was not yet seen by any loss
-                losses[m, -1, -1], finite[m] = math.nan, False
             try:
                 if not finite[m]:
-                    self._raise_divergence(m, losses[m], means[m], lrs[m], seconds)
+                    self._raise_divergence(m, losses[:, :, m], means[m], lrs[m], seconds)
                 self.epochs[m] += n_epochs
-                if self._take_note(m, job, means[m], seconds) or is_last:
+                if self._take_note(m, job, means[m], seconds) or is_last[m]:
                     done.append(m)
             except DivergedError as error:
                 job.error = error
@@ -489,7 +617,7 @@ class Stack:
         for kept, tensor in zip(self.kept, self._changing(), strict=True):
             kept.copy_(tensor)
 
-    def _raise_divergence(self, m: int, losses: Tensor, means: list[float], lr: float, seconds: float) -> None:
+    def _raise_divergence(self, m: int, losses: np.ndarray, means: list[float], lr: float, seconds: float) -> None:
         for epoch, batch_losses in enumerate(losses.tolist()):
             check_finite(batch_losses, self.epochs[m] + epoch + 1, lr, self.jobs[m].owner)
             self.jobs[m].monitor.extend([means[epoch]], seconds)
@@ -513,11 +641,9 @@ class Stack:
             self.best[m] = [t.clone() for t in self._of_model(m, self._changing())]
         if job.after_epoch is not None:
             self._store_weights(m)
+            self._move_generators()
             job.after_epoch()
         return stop
-
-    def _has_finite_weights(self, m: int) -> bool:
-        return all(bool(torch.isfinite(block[m]).all()) for block in self.blocks)
 
     def _of_model(self, m: int, tensors: list[Tensor]) -> list[Tensor]:
         """Views of what belongs to model m."""
@@ -526,25 +652,35 @@ class Stack:
 
     def _finish(self, done: list[int]) -> None:
         """Give the results of some jobs back, and train on without them."""
-        for m, job in enumerate(self.jobs):
-            if m in done and self.best[m] is not None:
+        for m in done:
+            if self.best[m] is not None:
                 for tensor, best in zip(self._of_model(m, self._changing()), self.best[m], strict=True):
                     tensor.copy_(best)
             self._store_weights(m)
             self._store_optimizer(m)
-            if m in done:
-                job.optimizer.param_groups[0]["lr"] = self.rates[m].lr
-                follow_rates(job.optimizer)
+            self.jobs[m].optimizer.param_groups[0]["lr"] = self.rates[m].lr
+            follow_rates(self.jobs[m].optimizer)
+        self._move_generators()
         keep = [m for m in range(len(self.jobs)) if m not in done]
-        self.rates = [self.rates[m] for m in keep]
-        self.epochs = [self.epochs[m] for m in keep]
-        self.best = [self.best[m] for m in keep]
-        self.jobs = [self.jobs[m] for m in keep]
-        if self.jobs:
-            self._load()
+        if not keep:
+            self.jobs = []
+            return
+        for norm in self.norms:
+            for m in keep:
+                norm.store(m)
+        weights = [block[keep] for block in self.blocks]
+        states = {name: [b[keep] for b in self._as_blocks(flat)] for name, flat in self.optimizer.state.items()}
+        for name in ("jobs", "params_of", "rates", "epochs", "best"):
+            of_models = getattr(self, name)
+            setattr(self, name, [of_models[m] for m in keep])
+        if self.exact is not None:
+            self.exact = tuple(None if t is None else t[keep] for t in self.exact)
+        self._load_weights(weights)
+        self._load_optimizer(states, self.optimizer.n_steps)
+        self._load_rows()
 
     def _store_weights(self, m: int) -> None:
-        for block, p in zip(self.blocks, _weights_of(self.jobs[m]), strict=True):
+        for block, p in zip(self.blocks, self.params_of[m], strict=True):
             p.data.copy_(block[m])
         for norm in self.norms:
             norm.store(m)
@@ -557,8 +693,8 @@ class Stack:
         if not self.optimizer.n_steps:
             return
         states = {name: self._as_blocks(flat) for name, flat in self.optimizer.state.items()}
-        counts = type(optimizer) is not torch.optim.SGD
-        for i, p in enumerate(_weights_of(self.jobs[m])):
+        counts = optimizer_class(optimizer) is not torch.optim.SGD
+        for i, p in enumerate(self.params_of[m]):
             state = {name: blocks[i][m].clone() for name, blocks in states.items()}
             if counts:
                 state["step"] = torch.tensor(float(self.optimizer.n_steps))
@@ -593,3 +729,17 @@ def _starts(lengths: list[int]) -> list[int]:
     for length in lengths[:-1]:
         starts.append(starts[-1] + length)
     return starts
+
+
+def _read_linear(blocks: list[Tensor]) -> Tensor:
+    """Give weights (M, O, I) and biases (M, O) as one tensor (M, I + 1, O) in double precision."""
+    weight, *bias = blocks
+    return torch.cat([weight.transpose(1, 2), *(b.unsqueeze(1) for b in bias)], 1).double()
+
+
+def _write_linear(blocks: list[Tensor], theta: Tensor) -> None:
+    """Write what `_read_linear` gives, of all models or of one."""
+    weight, *bias = blocks
+    weight.copy_(theta[..., : weight.shape[-1], :].transpose(-1, -2))
+    for b in bias:
+        b.copy_(theta[..., -1, :])

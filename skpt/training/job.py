@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from skpt.training.batches import Batches, rows_at_a_time, rows_of
 from skpt.training.criteria import row_losses
 from skpt.training.monitor import Monitor
+from skpt.training.optimizers import PendingOptimizer
 from skpt.training.schedules import Schedule
 from skpt.training.sources import RowSource
 from skpt.training.transfer import Frozen
@@ -30,7 +31,7 @@ class TrainingJob:
         The training rows.
     criterion : torch.nn.Module
         The loss, row by row.
-    optimizer : torch.optim.Optimizer
+    optimizer : torch.optim.Optimizer or PendingOptimizer
         Holds the hyperparameters, and the state where training goes on.
     max_epochs : int
         Number of epochs.
@@ -57,7 +58,7 @@ class TrainingJob:
     module: nn.Module
     train: Batches
     criterion: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer | PendingOptimizer
     max_epochs: int
     monitor: Monitor = field(default_factory=Monitor)
     valid: Batches | None = None

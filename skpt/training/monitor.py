@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
-from itertools import pairwise
+from collections.abc import Sequence
+
+import numpy as np
 
 from skpt.exceptions import DivergedError, NotConvergedWarning
 
@@ -179,10 +180,11 @@ def warn_if_still_falling(losses: Sequence[float], lr: float, owner: str) -> Non
     n_epochs = len(losses)
     if n_epochs < 20:
         return
-    first, middle, last = (sum(third) / len(third) for third in _thirds(losses))
-    noise = math.sqrt(sum((b - a) ** 2 for a, b in pairwise(losses)) / (2 * (n_epochs - 1)))
-    standard_error = noise * math.sqrt(2 / (n_epochs // 3))
-    tenth = n_epochs // 10
+    losses = np.asarray(losses)
+    third, tenth = n_epochs // 3, n_epochs // 10
+    first, middle, last = losses[-3 * third :].reshape(3, third).mean(axis=1)  # one or two at the start are left out
+    noise = math.sqrt(np.square(np.diff(losses)).sum() / (2 * (n_epochs - 1)))
+    standard_error = noise * math.sqrt(2 / third)
     average_speed = (losses[0] - losses[-1]) / (n_epochs - 1)
     last_speed = (losses[-1 - tenth] - losses[-1]) / tenth
     falls = middle - last > max(0.85 * (first - middle), 3 * standard_error)
@@ -193,10 +195,3 @@ def warn_if_still_falling(losses: Sequence[float], lr: float, owner: str) -> Non
             NotConvergedWarning,
             stacklevel=_CALLER_OF_FIT,
         )
-
-
-def _thirds(losses: Sequence[float]) -> Iterator[Sequence[float]]:
-    """Three equal parts; one or two losses at the start are left out where there is no third of them."""
-    size = len(losses) // 3
-    for start in range(len(losses) - 3 * size, len(losses), size):
-        yield losses[start : start + size]

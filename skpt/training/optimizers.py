@@ -1,15 +1,21 @@
-"""Optimizers by name: every one that torch has."""
+"""Optimizers by name: every one that torch has.
+
+A stack only reads an optimizer's settings and keeps its state, so torch's own need not exist until somebody asks for it
+(`PendingOptimizer`): the first one of a process makes torch import its compiler, which takes a second or two.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
 
 from torch import nn, optim
 
 from skpt.exceptions import nearest_name
 from skpt.training.arguments import check_arguments
 
-__all__ = ["OPTIMIZERS", "build_optimizer", "find_optimizer"]
+__all__ = ["OPTIMIZERS", "PendingOptimizer", "build_optimizer", "find_optimizer", "optimizer_class"]
 
 OPTIMIZERS: dict[str, type[optim.Optimizer]] = {
     name.lower(): cls
@@ -19,6 +25,67 @@ OPTIMIZERS: dict[str, type[optim.Optimizer]] = {
 
 # One kernel for the whole step; torch leaves the choice to the caller on a CPU.
 _FUSED = (optim.Adam, optim.AdamW, optim.SGD, optim.Adagrad)
+
+# Those whose whole is a group of settings and a state of each weight.
+_MAY_WAIT = (optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop, optim.Adagrad)
+
+
+class PendingOptimizer:
+    """One of torch's optimizers that is not built yet: its class, its groups of settings, and its state.
+
+    Parameters
+    ----------
+    cls : class
+        Which one.
+    params : list of nn.Parameter
+        What it is to step.
+    arguments : dict
+        Its keyword arguments.
+
+    Attributes
+    ----------
+    param_groups : list of dict
+        One group with all settings, as the optimizer would have it; it may be divided.
+    state : dict of Tensor to dict
+        What the optimizer would remember of each weight.
+
+    Raises
+    ------
+    ValueError
+        By torch, if a setting is out of range.
+    """
+
+    def __init__(self, cls: type[optim.Optimizer], params: list[nn.Parameter], arguments: dict[str, Any]):
+        self.cls, self.arguments = cls, arguments
+        try:
+            settings = _settings(cls, **arguments)
+        except TypeError:  # of an argument that cannot be remembered, such as a list
+            settings = _settings.__wrapped__(cls, **arguments)
+        self.param_groups = [{"params": params, **settings}]
+        self.state: dict[nn.Parameter, dict[str, Any]] = {}
+
+    def build(self) -> optim.Optimizer:
+        """Give torch's optimizer with these settings and this state."""
+        optimizer = self.cls([p for group in self.param_groups for p in group["params"]], **self.arguments)
+        optimizer.param_groups[:] = self.param_groups
+        optimizer.state.update(self.state)
+        return optimizer
+
+
+@lru_cache(maxsize=256, typed=True)
+def _settings(cls: type[optim.Optimizer], **arguments) -> dict[str, Any]:
+    """Give the settings that torch's constructor makes of arguments, checked by it."""
+
+    class Settings(cls):
+        def add_param_group(self, param_group: dict) -> None:
+            """Take none."""
+
+    return Settings([{"params": []}], **arguments).defaults
+
+
+def optimizer_class(optimizer: optim.Optimizer | PendingOptimizer) -> type[optim.Optimizer]:
+    """Give the class of an optimizer, built or not."""
+    return optimizer.cls if isinstance(optimizer, PendingOptimizer) else type(optimizer)
 
 
 def find_optimizer(optimizer: str | type[optim.Optimizer]) -> type[optim.Optimizer]:
@@ -49,8 +116,8 @@ def find_optimizer(optimizer: str | type[optim.Optimizer]) -> type[optim.Optimiz
     return OPTIMIZERS[optimizer.lower()]
 
 
-def build_optimizer(optimizer, groups: Iterable, params: Mapping) -> optim.Optimizer:
-    """Build an optimizer over parameter groups.
+def build_optimizer(optimizer, groups: Iterable, params: Mapping) -> optim.Optimizer | PendingOptimizer:
+    """Build an optimizer over parameter groups, or leave that for later where there is one plain group.
 
     Parameters
     ----------
@@ -63,7 +130,7 @@ def build_optimizer(optimizer, groups: Iterable, params: Mapping) -> optim.Optim
 
     Returns
     -------
-    torch.optim.Optimizer
+    torch.optim.Optimizer or PendingOptimizer
         The optimizer.
 
     Raises
@@ -77,6 +144,8 @@ def build_optimizer(optimizer, groups: Iterable, params: Mapping) -> optim.Optim
     plain = not (params.keys() & {"fused", "foreach", "differentiable", "capturable"})
     if optimizer in _FUSED and plain and _all_floating(groups):
         params["fused"] = True
+    if optimizer in _MAY_WAIT and len(groups) == 1 and isinstance(groups[0], dict) and groups[0].keys() == {"params"}:
+        return PendingOptimizer(optimizer, list(groups[0]["params"]), params)
     return optimizer(groups, **params)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -40,6 +41,12 @@ def draw_seed(random_state) -> int:
     return int(check_random_state(random_state).randint(np.iinfo(np.int32).max))
 
 
+@lru_cache(maxsize=256)
+def _stream_seeds(seed: int) -> tuple[int, ...]:
+    """Give the seeds of a fit's generators."""
+    return seed, *(int(s) >> 1 for s in np.random.SeedSequence(seed).generate_state(3, np.uint64))
+
+
 class RandomStreams:
     """The generators of one estimator.
 
@@ -64,9 +71,13 @@ class RandomStreams:
 
     def __init__(self, seed: int):
         self.seed = seed
-        order, noise, split = (int(s) >> 1 for s in np.random.SeedSequence(seed).generate_state(3, np.uint64))
-        for name, s in zip(self.NAMES, (seed, order, noise, split), strict=True):
-            setattr(self, name, torch.Generator().manual_seed(s))
+
+    def __getattr__(self, name: str) -> torch.Generator:
+        # A generator is made when it is first asked for: few fits need them all.
+        if name not in self.NAMES:
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
+        generator = torch.Generator().manual_seed(_stream_seeds(self.seed)[self.NAMES.index(name)])
+        return vars(self).setdefault(name, generator)
 
     def __getstate__(self) -> dict:
         return {"seed": self.seed, **{name: getattr(self, name).get_state().numpy() for name in self.NAMES}}

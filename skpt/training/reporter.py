@@ -74,26 +74,27 @@ class EpochReporter:
     def write_history(self) -> None:
         """Append the epochs that the history does not hold yet."""
         history = self.estimator.history_
-        for i in range(len(history) - self.n_before, len(self.monitor.train_loss)):
-            row = {"batches": []}
-            self.fill_row(row, i)
-            history.append(row)
+        history.extend({"batches": [], **row} for row in self._rows(len(history) - self.n_before))
 
-    def fill_row(self, row: dict, i: int = -1) -> None:
-        """Write what the monitor knows of an epoch into its row.
+    def fill_row(self, row: dict) -> None:
+        """Write what the monitor knows of the last epoch into its row.
 
         Parameters
         ----------
         row : dict
             One row of the history.
-        i : int, default=-1
-            Which epoch.
         """
-        i %= len(self.monitor.train_loss)
-        row["epoch"] = self.n_before + i + 1
+        row.update(*self._rows(len(self.monitor.train_loss) - 1))
+
+    def _rows(self, first: int) -> list[dict]:
+        """Give what the monitor knows of the epochs from `first` on."""
+        rows = [{"epoch": self.n_before + i + 1} for i in range(first, len(self.monitor.train_loss))]
         for name in ("train_loss", "valid_loss"):
-            losses = getattr(self.monitor, name)
-            if losses:
-                row[name], row[name + "_best"] = losses[i], losses[i] < self.best[name]
-                self.best[name] = min(self.best[name], losses[i])
-        row["dur"] = self.monitor.seconds[i]
+            best = self.best[name]
+            for row, loss in zip(rows, getattr(self.monitor, name)[first:], strict=False):
+                row[name], row[name + "_best"] = loss, loss < best
+                best = min(best, loss)
+            self.best[name] = best
+        for row, seconds in zip(rows, self.monitor.seconds[first:], strict=True):
+            row["dur"] = seconds
+        return rows

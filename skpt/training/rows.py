@@ -7,6 +7,9 @@ not depend on how they came.
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
+
 import numpy as np
 import pandas as pd
 import torch
@@ -53,8 +56,8 @@ def _row_hashes(X) -> np.ndarray:
     if isinstance(X, Fields):
         # The same numbers in another field are another row.
         return sum((_mix(_row_hashes(part) + np.uint64(i)) for i, (_, part) in enumerate(X.items())), np.uint64(0))
-    salt = np.random.default_rng(0).integers(2**64, size=int(np.prod(X.shape[1:])), dtype=np.uint64)
-    zero = _mix(salt)
+    n_numbers = math.prod(X.shape[1:])
+    salt, zero = _salts(n_numbers) if n_numbers <= 4096 else _salts.__wrapped__(n_numbers)
     if sparse.issparse(X):
         X = X.tocsr()
         if not X.has_canonical_format:
@@ -70,6 +73,13 @@ def _row_hashes(X) -> np.ndarray:
         part = slice(start, start + n_rows)
         hashes[part] = _mixed(X[part].reshape(len(hashes[part]), -1), salt, zero).sum(axis=1)
     return hashes
+
+
+@lru_cache(maxsize=64)
+def _salts(n_numbers: int) -> tuple[np.ndarray, np.ndarray]:
+    """Give the salt of each column, and what it makes of a zero."""
+    salt = np.random.default_rng(0).integers(2**64, size=n_numbers, dtype=np.uint64)
+    return salt, _mix(salt)
 
 
 def _mixed(numbers: np.ndarray, salt: np.ndarray, zero: np.ndarray) -> np.ndarray:

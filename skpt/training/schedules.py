@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from skorch.callbacks import LRScheduler
 from torch.optim import SGD, lr_scheduler
 
@@ -133,6 +132,17 @@ def find_schedule(schedule, params: Mapping, *, lr: float, n_epochs: int, n_batc
     return Schedule(policy, {**given, **params}, step_every, monitor)
 
 
+class _Rate(SGD):
+    """An optimizer of no weights, for a scheduler to drive: torch does not import its compiler for it."""
+
+    def add_param_group(self, param_group: dict) -> None:
+        """Hold the settings."""
+        self.param_groups.append({**self.defaults, **param_group})
+
+    def step(self, closure=None) -> None:
+        """Step nothing."""
+
+
 class LearningRate:
     """The learning rate of one model as training goes on, without the model.
 
@@ -150,7 +160,7 @@ class LearningRate:
         self.lr = lr
         self.schedule = schedule
         if schedule is not None:
-            self.optimizer = SGD([torch.zeros(1)], lr=lr)
+            self.optimizer = _Rate([{"params": []}], lr=lr)
             self.scheduler = schedule.policy(self.optimizer, **schedule.params)
             self._read()
 
