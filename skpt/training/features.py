@@ -11,7 +11,7 @@ from scipy import sparse
 
 from skpt.exceptions import InvalidInputError
 
-__all__ = ["FeatureScaler", "as_numbers", "columns_without_numbers", "size_in_units_of", "to_float32"]
+__all__ = ["FeatureScaler", "as_numbers", "columns_without_numbers", "is_plain", "size_in_units_of", "to_float32"]
 
 
 class FeatureScaler:
@@ -199,6 +199,30 @@ def columns_without_numbers(X) -> list:
             return False
 
     return [name for name in X.columns if not holds_numbers(name)]
+
+
+_FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
+
+
+def is_plain(a, ndim: int) -> bool:
+    """Whether it is an array of finite floating-point numbers, with one at least.
+
+    Parameters
+    ----------
+    a : object
+        What the user gave.
+    ndim : int
+        Number of dimensions that it must have.
+
+    Returns
+    -------
+    bool
+        True if there is nothing to check and nothing to convert.
+    """
+    if type(a) is not np.ndarray or a.dtype not in _FLOATS or a.ndim != ndim or not a.size:
+        return False
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(a.sum(dtype=np.float64)))
 
 
 def to_float32(X, *, allow_nan: bool = False):
