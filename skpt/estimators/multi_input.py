@@ -161,11 +161,11 @@ class BranchedNet(NetEstimator):
     # ------------------------------------------------------------------ reading X
 
     def _read_both(self, X, y, *, reset: bool):
-        X = self._read_X(X, reset=reset)
+        X = self._read_inputs(X, reset=reset)
         rows = np.zeros((len(X), 1))
         return X, check_X_y(rows, y, estimator=self, multi_output=True, y_numeric=self._numeric_y)[1]
 
-    def _read_X(self, X, *, reset: bool = False) -> Fields:
+    def _read_inputs(self, X, *, reset: bool) -> Fields:
         """Take X apart, and let each branch read its own."""
         if isinstance(X, RowSource):
             X = X[:]
@@ -184,7 +184,7 @@ class BranchedNet(NetEstimator):
         found = {}
         for name, reader in readers.items():
             try:
-                found[name] = reader._read_X(parts[name], reset=reset)
+                found[name] = reader._read_inputs(parts[name], reset=reset)
             except ValueError as error:
                 if len(readers) == 1:
                     raise

@@ -265,7 +265,7 @@ class MultiTaskEstimator(BranchedNet):
     def _read_both(self, X, y, *, reset: bool) -> tuple[Fields, Fields]:
         if y is None:
             raise InvalidInputError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
-        X = self._read_X(X, reset=reset)
+        X = self._read_inputs(X, reset=reset)
         tasks = self.tasks if reset else self.target_.form.kinds
         labels, form = read_labels(as_numpy(y), tasks, type(self).__name__, may_lack=self.missing_labels == "ignore")
         check_consistent_length(X, labels)
