@@ -16,8 +16,14 @@ from benchmarks.timing import duration, machine, text_table
 
 # Each a module of benchmarks/tasks with a function `task(data)`.
 TASKS = (
+    "bike_sharing",
+    "clouds",
+    "electricity",
     "etth1",
     "fashion_mnist",
+    "houses",
+    "hymenoptera",
+    "omniglot",
     "ucr_timeseries",
     "water_potability",
 )
