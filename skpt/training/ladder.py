@@ -139,8 +139,9 @@ class TrainingLadder(NeuralNet):
 
     def _hold(self, frozen: Frozen) -> None:
         """Hold what is to be frozen still, and nothing else."""
-        if isinstance(self.optimizer_, LBFGS) and frozen != self.frozen_:
-            self.optimizer_.state.clear()  # what it knows of the curvature is about other weights
+        optimizer = vars(self)["optimizer_"]  # it may not be built yet
+        if frozen != self.frozen_ and isinstance(optimizer, LBFGS):
+            optimizer.state.clear()  # what it knows of the curvature is about other weights
         self.frozen_.release(self.module_)
         frozen.hold(self.module_)
         self.frozen_ = frozen
