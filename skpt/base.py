@@ -181,6 +181,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     _criteria_by_name: dict[str, type[nn.Module]] = {}
 
     _takes_sparse = True
+    _reads_sources = True  # batch by batch; else whole
     _most_dimensions = 2  # of X
 
     # What is said of parameters and attributes in every docstring, and in those of a family.
@@ -519,7 +520,10 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
 
     def _read_training(self, X, y, sample_weight, *, reset: bool, classes=None) -> _Rows:
         """Check unpacked data; learn sizes and classes if `reset`."""
-        if sample_weight is not None and getattr(X, "loader", None) is not None:
+        loader = getattr(X, "loader", None)
+        if loader is not None and not self._reads_sources:
+            raise InvalidInputError(f"{type(self).__name__} takes no DataLoader. Pass its Dataset, which is read whole.")
+        if sample_weight is not None and loader is not None:
             raise InvalidInputError(
                 "sample_weight cannot be given with a DataLoader, which does not say which rows are in a batch. Pass its "
                 "Dataset, and iterator_train=DataLoader to the estimator."
@@ -562,11 +566,11 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     def _read_for_prediction(self, X):
         """Unpack and check X; rows of a source when they are read."""
         X, _ = unpack(X, None)
-        return X.mapped(self._read_X) if isinstance(X, RowSource) else self._read_X(X)
+        return X.mapped(self._read_X) if isinstance(X, RowSource) and self._reads_sources else self._read_X(X)
 
-    def _read_X(self, X):
-        """Check X alone, for prediction."""
-        return self._read_inputs(X, reset=False)
+    def _read_X(self, X, *, reset: bool = False):
+        """Check X alone, for prediction or as a part of the inputs."""
+        return self._read_inputs(X, reset=reset)
 
     def _read_inputs(self, X, *, reset: bool):
         """Check X without y."""

@@ -23,7 +23,8 @@ from skpt.training.sources import ArrayRows, DatasetRows
 from tests.configurations import ESTIMATORS, make_data
 from tests.discovery import ROOT
 
-TABLES = [estimator for estimator in ESTIMATORS if isinstance(make_data(estimator)[0], np.ndarray)]
+TABLES = [estimator for estimator in ESTIMATORS if estimator._reads_sources]
+WHOLE = [estimator for estimator in ESTIMATORS if not estimator._reads_sources]
 each_estimator = pytest.mark.parametrize("estimator", TABLES, ids=lambda e: e.__name__)
 N_ROWS = 150
 
@@ -115,9 +116,12 @@ WAYS = {
 }
 
 
+# Every estimator in the first two ways; the others do not depend on the family.
+CASES = [(e, way) for e in TABLES for way in list(WAYS)[: None if e in (MLPRegressor, MLPClassifier, CNNClassifier) else 2]]
+
+
 @pytest.mark.parametrize("kind", ["mapped", "dataset"])
-@pytest.mark.parametrize("way", WAYS)
-@each_estimator
+@pytest.mark.parametrize(("estimator", "way"), CASES, ids=lambda each: getattr(each, "__name__", each))
 def test_rows_left_in_place_train_as_those_in_memory(estimator, way, kind, most_read, mapped):
     parameters, arguments = WAYS[way]
     X, y = rows(estimator)
@@ -143,6 +147,18 @@ def test_partial_fit_and_warm_start_go_on(estimator, kind, most_read, mapped):
         nets.append(net.partial_fit(*X_y))
     assert_same_nets(*nets)
     assert len(nets[1].loss_curve_) == 7 and 0 < most_read() <= 32
+
+
+@pytest.mark.parametrize("estimator", WHOLE, ids=lambda e: e.__name__)
+def test_several_inputs_or_tasks_are_read_whole(estimator, most_read, mapped):
+    X, y = make_data(estimator, N_ROWS)
+    plain = quick(estimator).fit(X, y)
+    net = quick(estimator).fit(mapped(X), y)
+    assert_same_nets(net, plain)
+    np.testing.assert_array_equal(net.predict(mapped(X)), plain.predict(X))
+    assert most_read() == N_ROWS
+    with pytest.raises(InvalidInputError, match="takes no DataLoader"):
+        quick(estimator).fit(DataLoader(Items(X, np.arange(N_ROWS))), y)
 
 
 def test_one_batch_of_all_rows_is_what_was_asked_for(most_read, mapped):
@@ -209,12 +225,9 @@ def test_items_of_several_shapes_are_an_error(most_read):
 # ---------------------------------------------------------------------- DataLoaders
 
 
-@pytest.mark.parametrize("n_workers", [0, 2])
+@pytest.mark.parametrize(("estimator", "n_workers"), [*((e, 0) for e in TABLES), (MLPRegressor, 2), (MLPClassifier, 2)])
 @pytest.mark.usefixtures("global_generators_untouched")
-@each_estimator
 def test_a_loader_gives_the_batches(estimator, n_workers):
-    if n_workers and estimator not in (MLPRegressor, MLPClassifier):
-        pytest.skip("processes take long to start")
     X, y = rows(estimator)
     loader = DataLoader(Items(X, y), batch_size=32, num_workers=n_workers)
     net = quick(estimator).fit(loader)

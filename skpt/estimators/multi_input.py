@@ -160,6 +160,8 @@ class BranchedNet(NetEstimator):
 
     # ------------------------------------------------------------------ reading X
 
+    _reads_sources = False
+
     def _read_both(self, X, y, *, reset: bool):
         X = self._read_inputs(X, reset=reset)
         rows = np.zeros((len(X), 1))
