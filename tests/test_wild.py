@@ -15,7 +15,7 @@ from skorch.callbacks import EpochScoring
 from skorch.helper import SliceDataset
 from torch.utils.data import DataLoader, Dataset
 
-from skpt import CNNClassifier, MLPClassifier, MLPRegressor
+from skpt import CNNClassifier, LinearRegressor, MLPClassifier, MLPRegressor
 from skpt.datasets import ImageFolderDataset, load_image_folder, make_windows
 from skpt.exceptions import InvalidInputError
 from skpt.training import sources
@@ -166,6 +166,14 @@ def test_one_batch_of_all_rows_is_what_was_asked_for(most_read, mapped):
     plain = quick(MLPRegressor, batch_size=-1).fit(X, y)
     assert_same_nets(quick(MLPRegressor, batch_size=-1).fit(mapped(X), y), plain)
     assert most_read() == N_ROWS
+
+
+def test_plain_descent_of_a_line(most_read, mapped):
+    """Which an array in memory may take another way to."""
+    X, y = rows(LinearRegressor)
+    for parameters in ({"optimizer": "sgd", "lr": 0.01}, {"optimizer": "sgd", "lr": 0.01, "batch_size": 8, "max_epochs": 40}):
+        plain = quick(LinearRegressor, **parameters).fit(X, y)
+        assert_equal_nets(quick(LinearRegressor, **parameters).fit(mapped(X), y), plain)
 
 
 def test_labels_of_any_kind_go_with_a_mapped_file(most_read, mapped):
