@@ -38,17 +38,18 @@ def task(data: Path) -> Task:
     without_failed = [name for name in lstm_fcn if name != "Trace"]  # 0.25 there: a failed run of its authors
     of_tcn: dict[str, list[float]] = {name: [] for name in names}
 
-    def score(make, name: str) -> float:
+    def score(estimator, name: str) -> float:
         X, y, X_test, y_test = sets[name]
-        return float(make().fit(X, y).score(X_test, y_test))
+        return float(estimator.fit(X, y).score(X_test, y_test))
 
     def tcn(seed: int) -> float:
+        net = TCNClassifier(batch_size=16, max_epochs=200, lr=3e-3, lr_schedule="cosine", random_state=seed)
         for name, scores in of_tcn.items():
-            scores.append(score(lambda: TCNClassifier(batch_size=16, max_epochs=200, lr=3e-3, random_state=seed), name))
+            scores.append(score(net, name))
         return mean(scores[-1] for scores in of_tcn.values())
 
-    def of_all(make) -> float:
-        return mean(score(make, name) for name in names)
+    def of_all(estimator) -> float:
+        return mean(score(estimator, name) for name in names)
 
     def to_reach(_) -> list[tuple[str, float, str, bool]]:
         rows = []
@@ -64,10 +65,8 @@ def task(data: Path) -> Task:
         {"TCNClassifier": tcn},
         to_reach,
         {
-            "logistic regression": lambda seed: of_all(
-                lambda: make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-            ),
-            "nearest neighbour": lambda seed: of_all(lambda: KNeighborsClassifier(1)),
+            "logistic regression": lambda seed: of_all(make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))),
+            "nearest neighbour": lambda seed: of_all(KNeighborsClassifier(1)),
         },
         {"FCN": mean(fcn[name] for name in names), "ROCKET": mean(rocket[name] for name in names)},
     )
