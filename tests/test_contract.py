@@ -56,8 +56,8 @@ each_configuration = pytest.mark.parametrize("configuration", CONFIGURATIONS, id
 
 
 def quick(estimator, **parameters):
-    """A net that trains for a moment, on several batches."""
-    return estimator(**{"random_state": 0, "max_epochs": 4, "batch_size": 16, **parameters})
+    """A net that trains for a moment, on several batches, by one learning rate."""
+    return estimator(**{"random_state": 0, "max_epochs": 4, "batch_size": 16, "lr_schedule": None, **parameters})
 
 
 def weights_of(net) -> dict[str, np.ndarray]:
@@ -430,7 +430,7 @@ def test_prefixed_parameters_are_parameters(estimator):
 def test_prefixed_parameters_can_be_searched_over(estimator):
     X, y = make_data(estimator)
     search = GridSearchCV(
-        make_pipeline(StandardScaler(), quick(estimator, optimizer="sgd")),
+        make_pipeline(StandardScaler(), quick(estimator, optimizer="sgd", max_epochs=15)),
         {f"{estimator.__name__.lower()}__optimizer__momentum": [0.0, 0.9], f"{estimator.__name__.lower()}__lr": [1e-5, 0.005]},
         cv=2,
         scoring="neg_log_loss" if is_classifier(estimator()) else "r2",
@@ -856,8 +856,9 @@ def test_sample_weights_enter_the_loss(configuration):
     rows = weight > 0
     targets = encoded(net, y[rows])
     inputs, share = net._encode_X(net._read_X(X[rows])), torch.from_numpy(weight[rows] / weight.sum()).float()
+    weights = (share,) if getattr(first.module_, "takes_sample_weight", False) else ()
     with torch.no_grad():
-        losses = first.criterion_(first.module_(first._encode_batch(inputs), share), targets).reshape(len(share), -1).mean(1)
+        losses = first.criterion_(first.module_(first._encode_batch(inputs), *weights), targets).reshape(len(share), -1).mean(1)
     assert net.loss_curve_[0] == pytest.approx(float(losses @ share), rel=1e-5)
 
 
@@ -1783,7 +1784,7 @@ def test_the_number_of_torchs_threads_is_put_back(configuration, way):
             assert torch.get_num_threads() == n_threads
             if not is_classifier(net):
                 with pytest.raises(DivergedError):
-                    clone(net).set_params(optimizer="sgd", lr=1e10, max_epochs=99).fit(X, 1e9 * y)
+                    clone(net).set_params(optimizer="sgd", lr=1e10, max_epochs=99, max_grad_norm=None).fit(X, 1e9 * y)
                 assert torch.get_num_threads() == n_threads
     finally:
         torch.set_num_threads(before)
