@@ -1212,13 +1212,13 @@ def test_a_stack_and_the_ladder_train_the_same(configuration):
     both_ways(configuration.estimator, **{**configuration.parameters, "max_epochs": 4})
 
 
-@each_estimator
+@each_tabular
 @pytest.mark.parametrize("optimizer", OPTIMIZERS_OF_THE_STACK)
 def test_a_stack_and_the_ladder_train_the_same_by_each_optimizer(estimator, optimizer):
     both_ways(estimator, optimizer=optimizer.split()[0], lr=0.01, **OPTIMIZERS_OF_THE_STACK[optimizer])
 
 
-@each_estimator
+@each_tabular
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_a_stack_and_the_ladder_train_the_same_with_each_activation(estimator, activation):
     both_ways(estimator, activation=activation, optimizer="sgd", lr=0.01, standardize_features=True)
@@ -1233,7 +1233,7 @@ def test_a_stack_and_the_ladder_train_the_same_by_each_criterion(estimator, crit
     both_ways(estimator, criterion=criterion, optimizer="sgd", lr=0.01, standardize_features=True)
 
 
-@each_estimator
+@each_tabular
 @pytest.mark.parametrize(
     "parameters",
     [
