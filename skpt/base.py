@@ -725,7 +725,8 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         if weight is not None:
             weight = None if np.all(weight == weight[0]) else torch.from_numpy((weight / weight.mean()).astype(np.float32))
         generator = self.streams_.order if training and self.shuffle else None
-        X, y, weight = (to_device(t, self.device_) if isinstance(t, (Tensor, Fields)) else t for t in (X, y, weight))
+        if self.device_.type != "cpu":
+            X, y, weight = (to_device(t, self.device_) if isinstance(t, (Tensor, Fields)) else t for t in (X, y, weight))
         return Batches(X, y, weight, min(size, len(y)) if training else size, generator)
 
     def _batches_of_loader(self, data: _Rows) -> LoaderBatches:
@@ -793,7 +794,6 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         self.schedule_ = self._find_schedule(n_batches, monitored)
         self.initialized_ = False
         self.check_training_readiness()
-        self._initialize_virtual_params()
         self._initialize_callbacks()
         self._initialize_module()
         self.frozen_ = Frozen()
@@ -801,7 +801,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             self.transfer_report_ = None if self.pretrained is None else self._transfer()
         self._initialize_criterion()
         self._initialize_optimizer()
-        self._initialize_history()
+        self.initialize_history()
         self.initialized_ = True
         self._set_training(False)
 
@@ -856,8 +856,11 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         with self._current_init_context("module"):
             self.initialize_module()
             for name in self._modules:
-                module = to_device(getattr(self, name + "_"), self.device_)
-                setattr(self, name + "_", self.torch_compile(module, name=name))
+                made = getattr(self, name + "_")
+                is_there = self.device_.type == "cpu" and getattr(made, "draws_from_generator", False)
+                module = self.torch_compile(made if is_there else to_device(made, self.device_), name=name)
+                if module is not made:
+                    setattr(self, name + "_", module)
         return self
 
     def initialize_criterion(self):
@@ -876,7 +879,17 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         with self._current_init_context("criterion"):
             self.initialize_criterion()
             for name in self._criteria:
-                setattr(self, name + "_", to_device(getattr(self, name + "_"), self.device_))
+                made = getattr(self, name + "_")
+                is_there = self.device_.type == "cpu" and isinstance(self.criterion, str)
+                criterion = made if is_there else to_device(made, self.device_)
+                if criterion is not made:
+                    setattr(self, name + "_", criterion)
+        return self
+
+    def _initialize_optimizer(self, reason=None):
+        # Without skorch's virtual parameters: set_params tells the optimizer itself.
+        with self._current_init_context("optimizer"):
+            self.initialize_optimizer()
         return self
 
     def initialize_optimizer(self, triggered_directly=None):
@@ -891,6 +904,8 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         return self
 
     def _scale_loaded_rates(self) -> None:
+        if self.transfer_report_ is None:
+            return
         loaded = loaded_weights(self.module_, self.transfer_report_)
         scale_loaded_rates(vars(self)["optimizer_"], loaded, self.pretrained_lr_factor)
 
@@ -938,6 +953,12 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         return own
 
     _default_callbacks = property(get_default_callbacks)
+
+    def _initialize_callbacks(self):
+        if self.callbacks or self._default_callbacks:
+            return super()._initialize_callbacks()
+        self.callbacks_ = []
+        return self
 
     def check_data(self, X, y=None) -> None:
         """Nothing to check: X and y were read before."""

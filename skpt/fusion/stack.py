@@ -68,21 +68,23 @@ def why_not_stacked(job: TrainingJob) -> str | None:
         return "a DataLoader of the user's"
     if not isinstance(X, (Tensor, RowSource)) or X.ndim != 2 or X.dtype != torch.float32:
         return "inputs that are not dense rows of float32"
-    for layer in module:
+    layers, weights = list(module), list(module.parameters())
+    for layer in layers:
         if type(layer) not in (Linear, BatchNorm1d, Dropout, Affine, *ELEMENTWISE):
             return f"a layer of class {type(layer).__name__}"
         if type(layer) is BatchNorm1d and not (layer.track_running_stats and layer.momentum):
             return "batch normalisation with settings of its own"
-    if len(set(module)) < len(module):
+    if len(set(layers)) < len(layers):
         return "a layer that occurs twice"
-    linear = [i for i, layer in enumerate(module) if type(layer) is Linear]
-    if not linear or any(isinstance(layer, (BatchNorm1d, Dropout)) for layer in list(module)[linear[-1] + 1 :]):
+    linear = [i for i, layer in enumerate(layers) if type(layer) is Linear]
+    if not linear or any(isinstance(layer, (BatchNorm1d, Dropout)) for layer in layers[linear[-1] + 1 :]):
         return "layers other than activations after the last linear one"
-    if any(isinstance(layer, Affine) for layer in list(module)[: linear[-1]]):
+    if any(isinstance(layer, Affine) for layer in layers[: linear[-1]]):
         return "an affine layer before the last linear one"
-    if any(p.dtype != torch.float32 for p in module.parameters()):
+    if any(p.dtype != torch.float32 for p in weights):
         return "weights that are not float32"
-    if not _weights_of(job):
+    trained = [p for p in weights if p.requires_grad]
+    if not trained:
         return "no weights that train"
     if job.frozen and job.unfreeze_after is not None:
         return "layers that are unfrozen while it trains"
@@ -91,9 +93,9 @@ def why_not_stacked(job: TrainingJob) -> str | None:
     groups = job.optimizer.param_groups
     if not _differ_by_rate_alone(groups) or any(groups[0].get(name) for name in ("amsgrad", "maximize", "differentiable")):
         return "optimizer settings of its own"
-    if sum(p.numel() for group in groups for p in group["params"]) != sum(p.numel() for p in module.parameters()):
+    if sum(p.numel() for group in groups for p in group["params"]) != sum(p.numel() for p in weights):
         return "an optimizer of other weights than the module's"
-    if len({_n_steps_of(job.optimizer.state.get(p, {})) for p in _weights_of(job)}) > 1:
+    if len({_n_steps_of(job.optimizer.state.get(p, {})) for p in trained}) > 1:
         return "weights that made different numbers of steps"
     if type(job.criterion).__module__ != nn.modules.loss.__name__ or job.criterion.reduction != "none":
         return f"the criterion {type(job.criterion).__name__}"

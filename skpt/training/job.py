@@ -96,13 +96,16 @@ def evaluate(predict: Callable[[Tensor], Tensor], criterion: nn.Module, batches:
         some = rows_of(X, part)
         some = some.to(y.device) if isinstance(X, RowSource) else some
         losses = row_losses(criterion, predict(some), y[part])
-        if losses.ndim == 0:
-            total += float(losses) * (part.stop - part.start)
-        else:
-            total += float((losses if weight is None else losses * weight[part]).sum(dtype=torch.float64))
+        total += _mean(losses, None if weight is None else weight[part]) * (part.stop - part.start)
     return total / n_samples
 
 
+def _mean(losses: Tensor, weight: Tensor | None) -> float:
+    """Mean of the rows' losses, which may be one number already, by weights of mean one."""
+    return float((losses if weight is None or losses.ndim == 0 else losses * weight).mean(dtype=torch.float64))
+
+
+@torch.no_grad()
 def loss_of_zeros(criterion: nn.Module, batches: Batches, output_shape: tuple[int, ...], n_rows: int = 4096) -> float:
     """Weighted mean loss of a model that outputs zero for every row: what training should undercut.
 
@@ -123,5 +126,6 @@ def loss_of_zeros(criterion: nn.Module, batches: Batches, output_shape: tuple[in
         The mean loss.
     """
     _, y, weight = batches.rows()
-    some = Batches(y[:n_rows], y[:n_rows], None if weight is None else weight[:n_rows], n_rows)
-    return evaluate(lambda rows: torch.zeros(len(rows), *output_shape, device=rows.device), criterion, some)
+    y, weight = y[:n_rows], None if weight is None else weight[:n_rows]
+    losses = row_losses(criterion, torch.zeros(len(y), *output_shape, device=y.device), y)
+    return _mean(losses, weight)

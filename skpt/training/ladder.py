@@ -139,6 +139,8 @@ class TrainingLadder(NeuralNet):
 
     def _hold(self, frozen: Frozen) -> None:
         """Hold what is to be frozen still, and nothing else."""
+        if frozen == self.frozen_ and not frozen:
+            return
         optimizer = vars(self)["optimizer_"]  # it may not be built yet
         if frozen != self.frozen_ and isinstance(optimizer, LBFGS):
             optimizer.state.clear()  # what it knows of the curvature is about other weights
