@@ -66,11 +66,17 @@ def table(title):
 
 def stated_defaults(name):
     """Parameters and defaults of one estimator by the tables."""
-    rows = [(row["parameter"], row["default"]) for row in table("All estimators")]
-    for title in ("Linear estimators", "Multilayer perceptrons"):
-        rows += [(row["parameter"], row[name]) for row in table(title) if row.get(name, "–") != "–"]
-    assert len(dict(rows)) == len(rows), f"{name}: a parameter stands twice"
-    return {parameter: ast.literal_eval(default) for parameter, default in rows}
+    title, column = "Each estimator's own", "estimator"
+    if name.endswith("Branch"):
+        title, column = "Branches of several inputs", "branch"
+    (own,) = (row["parameters and defaults"] for row in table(title) if row[column] == name)
+    call = ast.parse(f"call({own})", mode="eval").body
+    stated = {each.arg: ast.literal_eval(each.value) for each in call.keywords}
+    if not name.endswith("Branch"):
+        shared = {row["parameter"]: ast.literal_eval(row["default"]) for row in table("All estimators")}
+        assert not stated.keys() & shared.keys(), f"{name}: a parameter stands twice"
+        stated |= shared
+    return stated
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
@@ -78,13 +84,6 @@ def test_the_tables_of_parameters_are_the_signature(name):
     signature = inspect.signature(getattr(skpt, name).__init__).parameters
     real = {each.name: each.default for each in signature.values() if each.name != "self" and each.kind != each.VAR_KEYWORD}
     assert stated_defaults(name) == real
-
-
-def test_only_what_the_readme_says_may_be_given_by_position():
-    for name in ESTIMATORS:
-        parameters = inspect.signature(getattr(skpt, name)).parameters.values()
-        positional = [each.name for each in parameters if each.kind == each.POSITIONAL_OR_KEYWORD]
-        assert positional in ([], ["hidden_layer_sizes"])
 
 
 def test_lines_of_text_fit_a_screen():
