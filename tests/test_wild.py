@@ -15,7 +15,15 @@ from skorch.callbacks import EpochScoring
 from skorch.helper import SliceDataset
 from torch.utils.data import DataLoader, Dataset
 
-from skpt import CNNClassifier, LinearRegressor, MLPClassifier, MLPRegressor
+from skpt import (
+    CNNClassifier,
+    LinearRegressor,
+    MLPClassifier,
+    MLPRegressor,
+    RNNRegressor,
+    TCNRegressor,
+    TransformerRegressor,
+)
 from skpt.datasets import ImageFolderDataset, load_image_folder, make_windows
 from skpt.exceptions import InvalidInputError
 from skpt.training import sources
@@ -376,6 +384,17 @@ def test_windows_are_never_copied_whole():
     small = quick(MLPRegressor, hidden_layer_sizes=(4,)).fit(X[some], y[some, 0])
     copied = quick(MLPRegressor, hidden_layer_sizes=(4,)).fit(X[some].copy(), y[some, 0])
     assert_equal_nets(small, copied)
+
+
+@pytest.mark.parametrize("estimator", [RNNRegressor, TransformerRegressor, TCNRegressor], ids=lambda e: e.__name__)
+def test_windows_go_to_sequences_as_they_are(estimator, monkeypatch):
+    series = np.random.default_rng(0).normal(size=(200, 2)).cumsum(axis=0)
+    X, y = make_windows(series, length=12, stride=2, target=1)
+    copied = quick(estimator).fit(X.copy(), y[:, 0])
+    monkeypatch.setattr(sources, "LARGE_COPY", 0)
+    net = quick(estimator).fit(X, y[:, 0])
+    assert_same_nets(net, copied)
+    np.testing.assert_array_equal(net.predict(X), copied.predict(X.copy()))
 
 
 @pytest.mark.slow
