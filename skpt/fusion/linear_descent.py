@@ -34,6 +34,7 @@ from torch import Tensor, nn, optim
 from skpt.modules.layers import Linear
 from skpt.training.job import TrainingJob
 from skpt.training.optimizers import optimizer_class
+from skpt.training.sources import RowSource
 
 __all__ = ["LinearDescent", "descends"]
 
@@ -55,8 +56,10 @@ def descends(job: TrainingJob) -> bool:
     Returns
     -------
     bool
-        True for a linear model of few features with small batches, the squared error and SGD.
+        True for a linear model of few features in memory with small batches, the squared error and SGD.
     """
+    if isinstance(job.train.X, RowSource):
+        return False  # its rows are not there at once
     (first, *others) = job.module
     if others or type(first) is not Linear or type(job.criterion) is not nn.MSELoss or job.train.y.ndim != 2:
         return False
