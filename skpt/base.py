@@ -1190,6 +1190,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             return self.forward(X).numpy()
         # In double precision a row's prediction does not depend on what other rows it is predicted with.
         X = self._read_for_prediction(X)
+        self._set_training(False)  # a callback may ask between two epochs
         state = {name: t.double() if t.is_floating_point() else t for name, t in self.module_.state_dict().items()}
         with torch.no_grad():
             parts = [

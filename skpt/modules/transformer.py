@@ -208,7 +208,7 @@ class TransformerModule(nn.Module):
         Number of encoder layers.
     dim_feedforward : int, default=64
         Hidden width of the network for each step.
-    dropout : float, default=0.1
+    dropout : float, default=0.0
         Probability that an entry is dropped while training: of the embedded steps, and of each encoder layer's attention
         output, hidden layer and output. Attention weights themselves are not dropped, because torch's kernel would draw
         that mask from the global generator.
@@ -270,7 +270,7 @@ class TransformerModule(nn.Module):
         n_heads: int = 4,
         num_layers: int = 2,
         dim_feedforward: int = 64,
-        dropout: float = 0.1,
+        dropout: float = 0.0,
         activation: str | Callable[[], nn.Module] = "relu",
         positional_encoding: str | None = "sinusoidal",
         n_timesteps: int | None = None,
