@@ -79,7 +79,7 @@ def read_tensors(f, use_safetensors: bool | None = None) -> dict[str, Tensor]:
     else:
         content = f.read()
     if use_safetensors is None:
-        use_safetensors = not content.startswith(_BEGINNINGS_OF_TORCH)
+        use_safetensors = _begins_like_safetensors(content) or not content.startswith(_BEGINNINGS_OF_TORCH)
     try:
         if use_safetensors:
             return load(content)
@@ -90,6 +90,11 @@ def read_tensors(f, use_safetensors: bool | None = None) -> dict[str, Tensor]:
             f"The file of weights must be one of {kind}. Reading {f!r} as such failed with {type(error).__name__}. If it is "
             f"one of {other}, pass use_safetensors={not use_safetensors}."
         ) from error
+
+
+def _begins_like_safetensors(content: bytes) -> bool:
+    """Whether it begins with the length of a JSON header, and that header: the length's first byte may be any, b"P" too."""
+    return content[8:9] == b"{" and int.from_bytes(content[:8], "little") <= len(content) - 8
 
 
 def join_learnt(state: dict[str, Tensor], learnt: dict[str, Any]) -> dict[str, Tensor]:

@@ -91,3 +91,18 @@ def test_reading_runs_no_code(dump, tmp_path):
 def test_a_missing_file_is_what_it_is(tmp_path):
     with pytest.raises(FileNotFoundError):
         read_tensors(tmp_path / "file", False)
+
+
+def test_the_format_is_found_whatever_the_length_of_the_header():
+    """A file of safetensors begins with a length, whose bytes may be those that a file of torch begins with."""
+    first_bytes = set()
+    for n in range(300):
+        file = io.BytesIO()
+        write_tensors({"a" * (n + 1): torch.arange(3.0)}, file, True)
+        content = file.getvalue()
+        first_bytes.add(content[:1])
+        assert torch.equal(read_tensors(io.BytesIO(content))["a" * (n + 1)], torch.arange(3.0))
+    assert {b"\x80", b"P"} <= first_bytes
+    file = io.BytesIO()
+    write_tensors(STATE, file, False)
+    assert read_tensors(io.BytesIO(file.getvalue())).keys() == STATE.keys()
