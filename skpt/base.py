@@ -181,7 +181,6 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     _criteria_by_name: dict[str, type[nn.Module]] = {}
 
     _takes_sparse = True
-    _reads_sources = True  # batch by batch; else whole
     _most_dimensions = 2  # of X
 
     # What is said of parameters and attributes in every docstring, and in those of a family.
@@ -521,8 +520,6 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     def _read_training(self, X, y, sample_weight, *, reset: bool, classes=None) -> _Rows:
         """Check unpacked data; learn sizes and classes if `reset`."""
         loader = getattr(X, "loader", None)
-        if loader is not None and not self._reads_sources:
-            raise InvalidInputError(f"{type(self).__name__} takes no DataLoader. Pass its Dataset, which is read whole.")
         if sample_weight is not None and loader is not None:
             raise InvalidInputError(
                 "sample_weight cannot be given with a DataLoader, which does not say which rows are in a batch. Pass its "
@@ -566,7 +563,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     def _read_for_prediction(self, X):
         """Unpack and check X; rows of a source when they are read."""
         X, _ = unpack(X, None)
-        return X.mapped(self._read_X) if isinstance(X, RowSource) and self._reads_sources else self._read_X(X)
+        return X.mapped(self._read_X) if isinstance(X, RowSource) else self._read_X(X)
 
     def _read_X(self, X, *, reset: bool = False):
         """Check X alone, for prediction or as a part of the inputs."""
@@ -588,6 +585,9 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         """Check all rows of a source once, some at a time, and y."""
         y = validate_data(self, y=y, multi_output=True, y_numeric=self._numeric_y)
         check_consistent_length(X, y)
+        return self._checked_source(X, reset=reset), y
+
+    def _checked_source(self, X: RowSource, *, reset: bool) -> RowSource:
         n_checked = 0
         for part in X.parts(rows_at_a_time(X)):
             try:
@@ -597,9 +597,9 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
                 error.add_note(f"This is said of rows {n_checked} to {last} of X, counted from the first of these.")
                 raise
             n_checked += len(part)
-            if part.dtype.kind in "biu":
+            if part.dtype is not None and part.dtype.kind in "biu":
                 break  # whole numbers are finite, and have one shape
-        return X.mapped(self._read_again), y
+        return X.mapped(self._read_again)
 
     def _read_again(self, X: np.ndarray) -> np.ndarray:
         """Give rows of a source that was checked the form that the others have."""
@@ -729,6 +729,10 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             X, y, weight = (to_device(t, self.device_) if isinstance(t, (Tensor, Fields)) else t for t in (X, y, weight))
         return Batches(X, y, weight, min(size, len(y)) if training else size, generator)
 
+    def _labels_of_batch(self, y_batch: np.ndarray, y):
+        """Give the targets that a DataLoader gave the form of all of them."""
+        return y_batch.reshape(len(y_batch), *y.shape[1:])
+
     def _batches_of_loader(self, data: _Rows) -> LoaderBatches:
         """Let a DataLoader of the user's make the batches, and encode what it gives."""
         X, weight_of = self._encoded(data.X), None
@@ -738,7 +742,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             weight_of = {_key(row): w for row, w in zip(data.y, weight, strict=True)}
 
         def encode(X_batch: np.ndarray, y_batch: np.ndarray) -> tuple:
-            y_batch = y_batch.reshape(len(y_batch), *data.y.shape[1:])
+            y_batch = self._labels_of_batch(y_batch, data.y)
             self.target_.check(y_batch)
             weight = None
             if weight_of is not None:
@@ -981,7 +985,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             refused.update(dict.fromkeys(head, "the target is another"))
         report = transfer_weights(self.module_, pretrained.state, pretrained.source, refused=refused, together=head)
         new = {each.name for each in report.new}
-        if not (self._sized_by("n_features") or {next(iter(unwrapped(self.module_).state_dict()))}) & new:
+        if self._reads_features_as_loaded(new):
             self._take_over_feature_scale(pretrained, report)
         if not head & new:
             self._take_over_target_scale(pretrained, target, report)
@@ -990,6 +994,10 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     def _head(self) -> set[str]:
         """Name the weights whose layers say what the outputs mean."""
         return self._sized_by("n_outputs")
+
+    def _reads_features_as_loaded(self, new: set[str]) -> bool:
+        """Whether the layers that read the features were taken over; `new` are those that were not."""
+        return not (self._sized_by("n_features") or {next(iter(unwrapped(self.module_).state_dict()))}) & new
 
     def _sized_by(self, name: str) -> set[str]:
         """Name the weights whose shapes change with a size of the network: those of another one tell."""

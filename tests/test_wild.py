@@ -31,9 +31,7 @@ from skpt.training.sources import ArrayRows, DatasetRows
 from tests.configurations import ESTIMATORS, make_data
 from tests.discovery import ROOT
 
-TABLES = [estimator for estimator in ESTIMATORS if estimator._reads_sources]
-WHOLE = [estimator for estimator in ESTIMATORS if not estimator._reads_sources]
-each_estimator = pytest.mark.parametrize("estimator", TABLES, ids=lambda e: e.__name__)
+each_estimator = pytest.mark.parametrize("estimator", ESTIMATORS, ids=lambda e: e.__name__)
 N_ROWS = 150
 
 
@@ -125,7 +123,7 @@ WAYS = {
 
 
 # Every estimator in the first two ways; the others do not depend on the family.
-CASES = [(e, way) for e in TABLES for way in list(WAYS)[: None if e in (MLPRegressor, MLPClassifier, CNNClassifier) else 2]]
+CASES = [(e, way) for e in ESTIMATORS for way in list(WAYS)[: None if e in (MLPRegressor, MLPClassifier, CNNClassifier) else 2]]
 
 
 @pytest.mark.parametrize("kind", ["mapped", "dataset"])
@@ -155,18 +153,6 @@ def test_partial_fit_and_warm_start_go_on(estimator, kind, most_read, mapped):
         nets.append(net.partial_fit(*X_y))
     assert_same_nets(*nets)
     assert len(nets[1].loss_curve_) == 7 and 0 < most_read() <= 32
-
-
-@pytest.mark.parametrize("estimator", WHOLE, ids=lambda e: e.__name__)
-def test_several_inputs_or_tasks_are_read_whole(estimator, most_read, mapped):
-    X, y = make_data(estimator, N_ROWS)
-    plain = quick(estimator).fit(X, y)
-    net = quick(estimator).fit(mapped(X), y)
-    assert_same_nets(net, plain)
-    np.testing.assert_array_equal(net.predict(mapped(X)), plain.predict(X))
-    assert most_read() == N_ROWS
-    with pytest.raises(InvalidInputError, match="takes no DataLoader"):
-        quick(estimator).fit(DataLoader(Items(X, np.arange(N_ROWS))), y)
 
 
 def test_one_batch_of_all_rows_is_what_was_asked_for(most_read, mapped):
@@ -241,7 +227,7 @@ def test_items_of_several_shapes_are_an_error(most_read):
 # ---------------------------------------------------------------------- DataLoaders
 
 
-@pytest.mark.parametrize(("estimator", "n_workers"), [*((e, 0) for e in TABLES), (MLPRegressor, 2), (MLPClassifier, 2)])
+@pytest.mark.parametrize(("estimator", "n_workers"), [*((e, 0) for e in ESTIMATORS), (MLPRegressor, 2), (MLPClassifier, 2)])
 @pytest.mark.usefixtures("global_generators_untouched")
 def test_a_loader_gives_the_batches(estimator, n_workers):
     X, y = rows(estimator)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from numbers import Integral, Real
+from operator import itemgetter
 from types import SimpleNamespace
 from typing import Any
 
@@ -68,9 +69,9 @@ class BranchedNet(NetEstimator):
     def _prefixes(self) -> tuple[str, ...]:
         return (*super()._prefixes(), *self._branches_by_name())
 
-    def _check_name(self, name: str, given=None) -> None:
+    def _check_name(self, name: str) -> None:
         prefix, separator, rest = name.partition("__")
-        branches = self._branches_by_name(given)
+        branches = self._branches_by_name()
         if prefix not in branches:
             super()._check_name(name)
         elif separator:
@@ -160,17 +161,18 @@ class BranchedNet(NetEstimator):
 
     # ------------------------------------------------------------------ reading X
 
-    _reads_sources = False
-
     def _read_both(self, X, y, *, reset: bool):
-        X = self._read_inputs(X, reset=reset)
+        X = self._checked_source(X, reset=reset) if isinstance(X, RowSource) else self._read_inputs(X, reset=reset)
         rows = np.zeros((len(X), 1))
         return X, check_X_y(rows, y, estimator=self, multi_output=True, y_numeric=self._numeric_y)[1]
 
+    def _read_again(self, X) -> Fields:
+        return self._read_inputs(X, reset=False)
+
     def _read_inputs(self, X, *, reset: bool) -> Fields:
         """Take X apart, and let each branch read its own."""
-        if isinstance(X, RowSource):
-            X = X[:]
+        if isinstance(X, Fields):  # rows of a Dataset of dicts
+            X = dict(X.items())
         if getattr(getattr(X, "dtype", None), "names", None):
             X = {name: X[name] for name in X.dtype.names}  # a structured array is a dict that has rows
         if reset:
@@ -180,7 +182,8 @@ class BranchedNet(NetEstimator):
         else:
             readers, columns = self.branches_, self.columns_
             for name, branch in self._branches_by_name().items():
-                readers[name].take(branch, self.standardize_features)
+                if name in readers:  # else the branches were set anew, and are read by when the net is fitted again
+                    readers[name].take(branch, self.standardize_features)
         with self._named_columns(X):
             parts, columns = self._parts_of(X, columns, reset=reset)
         found = {}
@@ -195,7 +198,7 @@ class BranchedNet(NetEstimator):
         if reset:
             self.branches_, self.columns_ = readers, columns
             if is_dict(X) or self._is_whole(X):
-                self.n_features_in_ = fields.n_numbers
+                self.n_features_in_ = fields.shape[1]
                 vars(self).pop("feature_names_in_", None)
         return fields
 
@@ -280,7 +283,8 @@ class BranchedNet(NetEstimator):
 
     def _scaler_of(self, data) -> None:
         for name, reader in self.branches_.items():
-            reader._learn_scales(SimpleNamespace(X=data.X[name], weight=data.weight))
+            X = data.X.mapped(itemgetter(name)) if isinstance(data.X, RowSource) else data.X[name]
+            reader._learn_scales(SimpleNamespace(X=X, weight=data.weight))
 
     def _encode_X(self, X: Fields) -> Fields:
         return Fields({name: self.branches_[name]._encode_X(part) for name, part in X.items()})
@@ -322,6 +326,14 @@ class BranchedNet(NetEstimator):
         sizes = [sum(p.numel() for p in branch.parameters()) for branch in self._joined_branches().values()]
         more = sum(n * (reader._n_positions() - 1) for n, reader in zip(sizes, self.branches_.values(), strict=True))
         return super()._work_of_a_row() + more
+
+    def _sized_by(self, name: str) -> set[str]:
+        if name != "n_features":
+            return super()._sized_by(name)
+        return {weight for weight in unwrapped(self.module_).state_dict() if "branches." in weight}
+
+    def _reads_features_as_loaded(self, new: set[str]) -> bool:
+        return True  # each branch is asked by itself
 
     def _take_over_feature_scale(self, pretrained, report) -> None:
         """Scale each branch's input as its first layer is used to, if that was taken over."""

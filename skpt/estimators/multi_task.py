@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_consistent_length
+from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import nn
 
 from skpt._compat import Interval, StrOptions, check_sample_weight
@@ -21,7 +21,8 @@ from skpt.modules.layers import ACTIVATIONS, INITIALIZATIONS
 from skpt.modules.multi_input import JoinedModule
 from skpt.modules.multi_task import MultiTaskModule
 from skpt.training.criteria import CLASSIFICATION_CRITERIA, REGRESSION_CRITERIA, build_criterion, find_criterion
-from skpt.training.fields import Fields, as_numpy
+from skpt.training.fields import Fields
+from skpt.training.sources import RowSource, unpack
 from skpt.training.tasks import KINDS, LOSS_SCALINGS, MultiTaskLoss, RecordTasks, TaskTargets, read_labels
 from skpt.training.transfer import unwrapped
 
@@ -265,9 +266,9 @@ class MultiTaskEstimator(BranchedNet):
     def _read_both(self, X, y, *, reset: bool) -> tuple[Fields, Fields]:
         if y is None:
             raise InvalidInputError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
-        X = self._read_inputs(X, reset=reset)
+        X = self._checked_source(X, reset=reset) if isinstance(X, RowSource) else self._read_inputs(X, reset=reset)
         tasks = self.tasks if reset else self.target_.form.kinds
-        labels, form = read_labels(as_numpy(y), tasks, type(self).__name__, may_lack=self.missing_labels == "ignore")
+        labels, form = read_labels(y, tasks, type(self).__name__, may_lack=self.missing_labels == "ignore")
         check_consistent_length(X, labels)
         if reset:
             self._check_tasks_of("task_weights", form.kinds)
@@ -282,6 +283,12 @@ class MultiTaskEstimator(BranchedNet):
                 raise InvalidInputError(f"classes of {type(self).__name__} must be a dict of each task's classes.")
         criteria = {task: self._criterion_of(task, kind) for task, kind in self.form_.kinds.items()}
         return TaskTargets.from_labels(y, self.form_, criteria, classes)
+
+    def _labels_of_batch(self, y_batch, y: Fields) -> Fields:
+        labels = y_batch[:, 0] if self.target_.form.is_1d and y_batch.ndim == 2 else y_batch
+        return read_labels(
+            labels, self.target_.form.kinds, type(self).__name__, may_lack=self.missing_labels == "ignore"
+        )[0]
 
     def _learn_scales(self, data) -> None:
         super()._learn_scales(data)
@@ -378,15 +385,15 @@ class MultiTaskEstimator(BranchedNet):
         by_task = self.target_.probabilities(self._outputs(X))
         return next(iter(by_task.values())) if self.target_.form.is_1d else by_task
 
-    def score(self, X, y, sample_weight=None) -> float:
+    def score(self, X, y=None, sample_weight=None) -> float:
         """Give the weighted mean of the tasks' scores.
 
         Parameters
         ----------
-        X : array-like, sparse matrix or dict
+        X : array-like, sparse matrix, dict or torch Dataset
             Inputs, as for `fit`.
-        y : DataFrame, dict or array-like
-            The labels, as for `fit`.
+        y : DataFrame, dict or array-like, default=None
+            The labels, as for `fit`. None only if X is a Dataset that gives them.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows.
 
@@ -398,15 +405,15 @@ class MultiTaskEstimator(BranchedNet):
         scores, weights = self.score_tasks(X, y, sample_weight), self._weights()
         return float(np.average([scores[task] for task in weights], weights=list(weights.values())))
 
-    def score_tasks(self, X, y, sample_weight=None) -> dict[str, float]:
+    def score_tasks(self, X, y=None, sample_weight=None) -> dict[str, float]:
         """Give each task's score.
 
         Parameters
         ----------
-        X : array-like, sparse matrix or dict
+        X : array-like, sparse matrix, dict or torch Dataset
             Inputs, as for `fit`.
-        y : DataFrame, dict or array-like
-            The labels, as for `fit`.
+        y : DataFrame, dict or array-like, default=None
+            The labels, as for `fit`. None only if X is a Dataset that gives them.
         sample_weight : array-like of shape (n_samples,), default=None
             Weights of the rows.
 
@@ -415,10 +422,9 @@ class MultiTaskEstimator(BranchedNet):
         dict of str to float
             The accuracy of a task with classes, R2 of one with numbers.
         """
-        outputs = self._outputs(X)
-        labels, _ = read_labels(
-            as_numpy(y), self.target_.form.kinds, type(self).__name__, may_lack=self.missing_labels == "ignore"
-        )
+        check_is_fitted(self)
+        outputs, (_, y) = self._outputs(X), unpack(X, y)
+        labels, _ = read_labels(y, self.target_.form.kinds, type(self).__name__, may_lack=self.missing_labels == "ignore")
         check_consistent_length(outputs, labels)
         if sample_weight is not None:
             sample_weight = check_sample_weight(sample_weight, outputs, dtype=np.float64, ensure_non_negative=True)

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from skpt.exceptions import InvalidInputError
-from skpt.training.fields import Fields
+from skpt.training.fields import Fields, as_numpy, is_dict
 from skpt.training.randomness import borrowed_global_generator
 from skpt.training.sources import RowSource
 
@@ -170,5 +170,5 @@ class LoaderBatches(Batches):
                 raise InvalidInputError(
                     f"A DataLoader must give batches (X, y). Got a {type(batch).__name__}. Change its collate_fn or Dataset."
                 )
-            X, y, weight = self.encode(*(a.numpy() if isinstance(a, Tensor) else np.asarray(a) for a in batch))
+            X, y, weight = self.encode(*(a if is_dict(a) else np.asarray(a) for a in map(as_numpy, batch)))
             yield X, y if weight is None else (y, weight)

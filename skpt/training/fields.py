@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping
 
 import numpy as np
@@ -15,7 +16,7 @@ __all__ = ["Fields", "as_numpy", "is_dict", "stacked"]
 
 
 class Fields:
-    """Arrays with the same rows, by name; indexed by rows it gives those rows of each.
+    """Arrays with the same rows, by name; indexed by rows it gives those rows of each, by one int a dict of that row.
 
     Parameters
     ----------
@@ -29,9 +30,14 @@ class Fields:
 
     Attributes
     ----------
-    shape : tuple of one int
-        The number of rows.
+    shape : tuple of two int
+        The number of rows, and of the numbers in a row of all fields together.
+    dtype : None
+        There may be several.
     """
+
+    ndim = 2
+    dtype = None
 
     def __init__(self, arrays: Mapping):
         self._arrays = dict(arrays)
@@ -41,7 +47,8 @@ class Fields:
                 f"Several inputs or targets must have the same number of rows: found input variables with inconsistent "
                 f"numbers of samples: {n_rows}."
             )
-        self.shape = (next(iter(n_rows.values())),)
+        n_numbers = sum(math.prod(a.shape[1:]) for a in self._arrays.values())
+        self.shape = (next(iter(n_rows.values())), n_numbers)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -49,6 +56,8 @@ class Fields:
     def __getitem__(self, key):
         if isinstance(key, str):
             return self._arrays[key]
+        if isinstance(key, (int, np.integer)):
+            return {name: a[key] for name, a in self._arrays.items()}
         return self.map(lambda a: a[key])
 
     def __iter__(self) -> Iterator[str]:
@@ -91,11 +100,6 @@ class Fields:
             New ones.
         """
         return self.map(lambda a: a.to(device) if hasattr(a, "to") else a)
-
-    @property
-    def n_numbers(self) -> int:
-        """Numbers in a row, of all fields together."""
-        return sum(int(np.prod(a.shape[1:], dtype=np.int64)) for a in self._arrays.values())
 
 
 def is_dict(a) -> bool:

@@ -61,7 +61,7 @@ class BatchesDataset(Dataset):
         if not isinstance(X, RowSource):
             return [self[i] for i in rows]
         part = X[np.asarray(rows)]  # all at once, as its Dataset may decode them by several threads
-        return [(Xi, y[i] if weight is None else (y[i], weight[i])) for Xi, i in zip(part, rows, strict=True)]
+        return [(part[j], y[i] if weight is None else (y[i], weight[i])) for j, i in enumerate(rows)]
 
 
 def _row_of(X, i: int):

@@ -71,7 +71,11 @@ def _row_hashes(X) -> np.ndarray:
     n_rows = max(1, min(_ROWS_AT_ONCE, _NUMBERS_AT_ONCE // max(1, len(salt))))
     for start in range(0, n_samples, n_rows):
         part = slice(start, start + n_rows)
-        hashes[part] = _mixed(X[part].reshape(len(hashes[part]), -1), salt, zero).sum(axis=1)
+        some = X[part]
+        if isinstance(some, Fields):  # of a source
+            hashes[part] = _row_hashes(some)
+        else:
+            hashes[part] = _mixed(some.reshape(len(hashes[part]), -1), salt, zero).sum(axis=1)
     return hashes
 
 

@@ -20,7 +20,7 @@ from skorch.utils import is_dataset
 from torch.utils.data import DataLoader, IterableDataset, Subset, TensorDataset
 
 from skpt.exceptions import InvalidInputError
-from skpt.training.fields import as_numpy, is_dict, stacked
+from skpt.training.fields import Fields, as_numpy, is_dict, stacked
 
 __all__ = ["RowSource", "take_rows", "unpack"]
 
@@ -234,10 +234,10 @@ class DatasetRows:
         """Stack the inputs of items."""
         arrays = [as_numpy(self.select(item)) for item in items]
         if arrays and is_dict(arrays[0]):
-            raise InvalidInputError(
-                "Items of a Dataset that is read batch by batch must be arrays. Got dicts. Pass a Dataset of at most 1 GiB, "
-                "and no DataLoader, or a dict of arrays."
-            )
+            return Fields({key: self._stack([a[key] for a in arrays]) for key in arrays[0]})
+        return self._stack(arrays)
+
+    def _stack(self, arrays: list) -> np.ndarray:
         shapes = sorted({np.shape(a) for a in arrays})
         if len(shapes) > 1:
             raise InvalidInputError(

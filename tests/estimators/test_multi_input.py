@@ -368,6 +368,14 @@ def test_a_dataset_may_give_dicts():
     np.testing.assert_array_equal(net.predict(Pairs()), net.predict(AS_DICT))
 
 
+def test_a_data_loader_may_give_dicts():
+    net = build(lr=0.01).fit(DataLoader(Pairs(), batch_size=16))
+    expected = build(lr=0.01, shuffle=False).fit(AS_DICT, Y)
+    for name, array in weights_of(expected).items():
+        np.testing.assert_allclose(weights_of(net)[name], array, atol=1e-5)
+    np.testing.assert_allclose(net.predict(DataLoader(Pairs(), batch_size=7)), expected.predict(AS_DICT), rtol=1e-5)
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_data_loader_and_callbacks_see_the_rows(weighted):
     weight = np.linspace(0.5, 2, N) if weighted else None

@@ -12,6 +12,7 @@ from sklearn.model_selection import GridSearchCV, cross_validate
 from skorch import NeuralNet
 from skorch.callbacks import EpochScoring
 from skorch.helper import SliceDict
+from torch.utils.data import DataLoader, Dataset
 
 from skpt import (
     CNNBranch,
@@ -323,6 +324,26 @@ def test_callbacks_score_the_labels_as_they_were_given():
     assert net.history[-1, "train_score"] == pytest.approx(net.score(X, LABELS))
     held = build(callbacks=[scoring], early_stopping=True).fit(X, as_array())
     assert np.isfinite(held.history[:, "train_score"]).all()
+
+
+class Items(Dataset):
+    """Rows whose labels come as a dict."""
+
+    def __len__(self):
+        return N
+
+    def __getitem__(self, i):
+        return X[i], {task: LABELS[task][i] for task in ("price", "tags")}
+
+
+def test_datasets_and_loaders_may_give_dicts_of_labels():
+    tasks, y = {task: TASKS[task] for task in ("price", "tags")}, {task: LABELS[task] for task in ("price", "tags")}
+    expected = build(tasks, shuffle=False).fit(X, y)
+    assert_same_weights(build(tasks, shuffle=False).fit(Items()), expected)
+    loaded = build(tasks).fit(DataLoader(Items(), batch_size=16))
+    for name, weight in weights_of(expected).items():
+        np.testing.assert_allclose(weights_of(loaded)[name], weight, atol=1e-5)
+    assert loaded.score(Items()) == pytest.approx(expected.score(X, y), abs=1e-4)
 
 
 def test_partial_fit_takes_all_classes_first():

@@ -19,8 +19,8 @@ def fields():
 
 
 def test_length_shape_and_names(fields):
-    assert len(fields) == 7 and fields.shape == (7,) and list(fields) == list(fields.keys()) == ["image", "table"]
-    assert fields.n_numbers == 2 * 3 + 4
+    assert len(fields) == 7 and fields.shape == (7, 2 * 3 + 4) and list(fields) == list(fields.keys()) == ["image", "table"]
+    assert fields[2]["table"].tolist() == fields["table"][2].tolist()
 
 
 @pytest.mark.parametrize("rows", [slice(1, 5), np.array([3, 0]), np.arange(7) > 2], ids=["slice", "numbers", "mask"])
