@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from scipy import sparse
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_X_y
 
 from skpt.exceptions import InvalidInputError
-from skpt.training.features import FeatureScaler, to_float32
+from skpt.training.features import FeatureScaler, is_plain, to_float32
 
 X = np.random.default_rng(0).standard_normal((50, 4)) * [1, 1e-6, 1e6, 3] + [0, 5, 1e6, 0]
 
@@ -74,3 +75,33 @@ def test_numbers_that_do_not_fit_are_errors(large):
         with pytest.raises(InvalidInputError, match="infinity or a value too large"):
             FeatureScaler.from_rows(numbers, None)
     to_float32(np.full((10**5, 1), 3e38)), "a sum that is too large is no number that is"
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_plain_arrays_are_those_that_scikit_learn_gives_back(dtype):
+    X, y = np.ones((4, 2), dtype), np.ones(4, dtype)
+    assert is_plain(X, ndim=2) and is_plain(y, ndim=1)
+    checked = check_X_y(X, y, multi_output=True, y_numeric=True, dtype=[np.float64, np.float32])
+    assert checked[0] is X and checked[1] is y
+
+
+@pytest.mark.parametrize(
+    "X",
+    [
+        [[1.0]],
+        np.ones((2, 2), int),
+        np.ones((2, 2), ">f8"),
+        np.ones((2, 2), np.float16),
+        np.ones((0, 2)),
+        np.ones((2, 0)),
+        np.ones(2),
+        np.array([[np.nan]]),
+        np.array([[np.inf]]),
+        np.array([[1e308, 1e308]]),
+        np.ma.ones((2, 2)),
+        np.ones((2, 2), object),
+    ],
+    ids=str,
+)
+def test_whatever_needs_a_question_is_not_plain(X):
+    assert not is_plain(X, ndim=2)

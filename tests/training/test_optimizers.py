@@ -1,5 +1,9 @@
 """Optimizers: every one that torch has, by name or class, with its own arguments."""
 
+import copy
+import pickle
+import subprocess
+import sys
 from functools import partial
 
 import pytest
@@ -8,7 +12,7 @@ from torch import nn, optim
 
 from skpt.exceptions import UnknownParameterError
 from skpt.training import OPTIMIZERS
-from skpt.training.optimizers import build_optimizer, find_optimizer
+from skpt.training.optimizers import PendingOptimizer, build_optimizer, find_optimizer, optimizer_class
 
 
 def test_every_optimizer_of_torch_has_its_name():
@@ -62,3 +66,63 @@ def test_one_kernel_makes_the_whole_step_unless_asked_otherwise(name):
     weight = nn.Parameter(torch.ones(2))
     assert build_optimizer(find_optimizer(name), [weight], {"lr": 0.1}).param_groups[0]["fused"]
     assert not build_optimizer(find_optimizer(name), [weight], {"lr": 0.1, "foreach": True}).param_groups[0]["fused"]
+
+
+@pytest.mark.parametrize(
+    ("cls", "settings"),
+    [
+        (optim.SGD, {"lr": 0.1, "momentum": 0.9}),
+        (optim.Adam, {"lr": 0.1, "betas": [0.5, 0.9]}),
+        (optim.AdamW, {}),
+        (optim.RMSprop, {"centered": True}),
+        (optim.Adagrad, {"lr_decay": 0.1}),
+    ],
+)
+def test_a_pending_optimizer_becomes_the_one_that_torch_would_have_built(cls, settings):
+    module = nn.Linear(3, 2)
+    pending = build_optimizer(cls, [{"params": list(module.parameters())}], settings)
+    assert isinstance(pending, PendingOptimizer) and optimizer_class(pending) is cls
+    expected = cls(module.parameters(), **pending.arguments)
+    assert optimizer_class(expected) is cls
+    built = pending.build()
+    assert type(built) is cls and built.defaults == expected.defaults
+    assert built.state_dict()["param_groups"] == expected.state_dict()["param_groups"]
+    weights = []
+    for optimizer in (built, expected):
+        module.load_state_dict({"weight": torch.ones(2, 3), "bias": torch.ones(2)})
+        optimizer.zero_grad()
+        module(torch.ones(4, 3)).square().sum().backward()
+        optimizer.step()
+        weights.append(module.weight.detach().clone())
+    assert torch.equal(*weights)
+
+
+def test_a_pending_optimizer_hands_on_rates_and_state():
+    module = nn.Linear(3, 2)
+    pending = build_optimizer(optim.SGD, [{"params": list(module.parameters())}], {"lr": 0.1, "momentum": 0.9})
+    pending.param_groups[0]["lr"] = 0.7
+    pending.state[module.weight] = {"momentum_buffer": torch.ones(2, 3)}
+    module, pending = pickle.loads(pickle.dumps(copy.deepcopy((module, pending))))
+    built = pending.build()
+    assert built.param_groups[0]["lr"] == 0.7
+    assert built.param_groups[0]["params"][0] is module.weight
+    assert torch.equal(built.state[module.weight]["momentum_buffer"], torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("settings", [{"lr": -1.0}, {"momentum": -0.1}, {"nesterov": True}, {"weight_decay": -1}])
+def test_a_pending_optimizer_is_checked_by_torch(settings):
+    with pytest.raises(ValueError) as expected:
+        optim.SGD([nn.Parameter(torch.zeros(1))], **settings)
+    with pytest.raises(ValueError) as error:
+        build_optimizer(optim.SGD, [{"params": [nn.Parameter(torch.zeros(1))]}], settings)
+    assert str(error.value) == str(expected.value)
+
+
+@pytest.mark.slow
+def test_a_first_fit_does_not_import_torchs_compiler():
+    code = (
+        "import sys\nfrom skpt import LinearRegressor, MLPClassifier\nX, y = [[0.0], [1.0], [2.0]], [0, 1, 1]\n"
+        "LinearRegressor(max_epochs=2).fit(X, y).predict(X)\nnet = MLPClassifier(max_epochs=2).fit(X, y)\n"
+        "assert 'torch._dynamo' not in sys.modules\nassert type(net.optimizer_).__name__ == 'Adam'\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
