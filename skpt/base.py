@@ -310,8 +310,9 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         further = (k for k in vars(self) if k in _SKORCH_PARAMETERS or (k.partition("__")[0] in _PREFIXES and "__" in k))
         params.update((name, getattr(self, name)) for name in further)
         if deep and isinstance(self.callbacks, list):
+            own = {name for name, _ in self.get_default_callbacks()}
             for name, callback in self._uniquely_named_callbacks():
-                if name in self._own_callback_names():
+                if name in own:
                     continue
                 params[f"callbacks__{name}"] = callback
                 if not isinstance(callback, type) and hasattr(callback, "get_params"):
@@ -943,9 +944,6 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     @history_.setter
     def history_(self, history) -> None:
         vars(self)["history_"] = history
-
-    def _own_callback_names(self) -> set[str]:
-        return {"lr_scheduler", "print_log"}
 
     def get_default_callbacks(self) -> list:
         """Give the callbacks that parameters ask for."""

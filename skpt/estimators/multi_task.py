@@ -353,9 +353,6 @@ class MultiTaskEstimator(BranchedNet):
             return criterion
         return {"numbers": nn.MSELoss, "index": nn.CrossEntropyLoss}.get(reads, nn.BCEWithLogitsLoss)
 
-    def _own_callback_names(self) -> set[str]:
-        return {*super()._own_callback_names(), "tasks"}
-
     def get_default_callbacks(self) -> list:
         """Give the callbacks that parameters ask for, and what records the tasks."""
         own = super().get_default_callbacks()

@@ -108,8 +108,8 @@ class _Beginning:
         generators = {id(g): g for g in (job.train.generator, *(layer.generator for layer in self.noisy)) if g is not None}
         self.generators = [(generator, generator.get_state()) for generator in generators.values()]
         self.groups = [group.copy() for group in job.optimizer.param_groups]
-        self.states = copy.deepcopy([job.optimizer.state.get(p, {}) for p in self._weights()])
-        self.monitor = copy.deepcopy(vars(job.monitor))
+        self.states = [copy.deepcopy(job.optimizer.state.get(p) or {}) for p in self._weights()]
+        self.monitor = {name: copy.copy(value) for name, value in vars(job.monitor).items()}
 
     def _weights(self) -> list[Tensor]:
         return [p for group in self.job.optimizer.param_groups for p in group["params"]]
