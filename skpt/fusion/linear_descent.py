@@ -15,11 +15,13 @@ step, and the losses of all steps follow at once from the weights before each. M
 the map no less affine. A small step costs 1 to 4 us so, and some 50 us where its layers, loss, gradients and optimizer are
 called one by one: at such sizes calls cost, and not arithmetic.
 
-All this is done in double precision. What is rounded to the network's single precision is what is given away: weights at
-the end of an epoch, and each row's loss, which overflows where it would overflow otherwise.
+All this is done in double precision. What is rounded to the network's single precision is what may be given away: weights and
+momenta at the end of every epoch, so that it does not matter after which ones somebody looks, and each row's loss, which
+overflows where it would overflow otherwise.
 
 The arithmetic of a step grows, by the product of the features with each other for every row: `descends` says when that
-pays. It asks nothing but what a model is, so a model goes the same way alone and in a stack.
+pays. It asks nothing but what the network, its optimizer and its batches are, so a model goes the same way alone and in a
+stack, in one fit and in several calls, with a validation set and without.
 
 Shapes in comments: T steps, P batches that differ, M models, N rows of a batch, D features and intercept, O outputs, S numbers
 of a state per output (D, or 2 D with momentum).
@@ -40,9 +42,6 @@ __all__ = ["LinearDescent", "descends"]
 
 # Multiplications of a model's step from which its arithmetic would cost more than the calls that are spared.
 WORTH_CALLS = 2048
-
-# Steps at a time from which setting out for them pays: before the end, or before a look at the model after each epoch.
-WORTH_SETTING_OUT = 6
 
 
 def descends(job: TrainingJob) -> bool:
@@ -66,9 +65,6 @@ def descends(job: TrainingJob) -> bool:
     if optimizer_class(job.optimizer) is not optim.SGD or job.max_grad_norm is not None or job.train.y.device.type != "cpu":
         return False
     if len(job.optimizer.param_groups) > 1 or not all(p.requires_grad for p in first.parameters()):
-        return False
-    n_epochs_at_once = 1 if job.valid is not None or job.schedule is not None else job.max_epochs
-    if len(job.train) * n_epochs_at_once < WORTH_SETTING_OUT:
         return False
     n_rows, n_outputs = min(job.train.batch_size, len(job.train.y)), first.out_features
     length = first.in_features + (first.bias is not None)
@@ -124,10 +120,12 @@ class LinearDescent:
         weighted = rows[:, :, : self.length] * (share * (2.0 / self.n_outputs))
         gradient = torch.bmm(weighted.transpose(1, 2), rows).view(n_batches, n_models, self.length, -1)  # H and c
         gradient.diagonal(dim1=2, dim2=3).add_(self.decay[:, None])
-        self._batches = rows, share.to(torch.float32), gradient
+        self._batches = rows, share, gradient
 
-    def run(self, theta: Tensor, momenta: Tensor | None, lrs: Tensor, n_steps: int) -> tuple[Tensor, Tensor | None, Tensor]:
-        """Make some steps, through all batches once or several times.
+    def run(
+        self, theta: Tensor, momenta: Tensor | None, lrs: Tensor, n_epochs: int, n_steps: int
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """Make the steps of some epochs, through all batches once or several times.
 
         Parameters
         ----------
@@ -137,13 +135,15 @@ class LinearDescent:
             The momentum buffer. None before the first step of all, and without momentum.
         lrs : Tensor of shape (M,) or (T, M)
             The learning rates, where they change those of each step.
+        n_epochs : int
+            How many epochs.
         n_steps : int
-            How many steps.
+            How many steps, in all epochs together.
 
         Returns
         -------
-        path : Tensor of shape (T, M, D, O)
-            The weights after each step.
+        ends : Tensor of shape (n_epochs, M, D, O)
+            The weights after each epoch, as single precision has them.
         momenta : Tensor of shape (M, D, O) or None
             The momentum buffer at the end.
         losses : Tensor of shape (T, M)
@@ -167,10 +167,11 @@ class LinearDescent:
         if momenta is not None:
             path[0, :, self.length :] = momenta.numpy()
         with np.errstate(all="ignore"):  # a model that diverges says so by its losses
-            _walk(path, maps, first)
+            _walk(path, maps, first, n_steps // n_epochs)
         states = torch.from_numpy(path)
         momenta = states[-1, :, self.length :].clone() if momentum else None
-        return states[1:, :, : self.length], momenta, self._losses(states[:-1, :, : self.length])
+        ends = states[n_steps // n_epochs :: n_steps // n_epochs, :, : self.length]
+        return ends, momenta, self._losses(states[:-1, :, : self.length])
 
     def _maps_with_momentum(self, gradient: Tensor, lrs: Tensor, kept: float, added: float) -> np.ndarray:
         """A step of the buffer, kept * buffer + added * gradient, and one against it, or ahead of it for Nesterov's variant."""
@@ -195,17 +196,20 @@ class LinearDescent:
         theta = theta.reshape(n_repeats, n_batches * n_models, self.length, self.n_outputs).permute(1, 2, 0, 3)
         outputs = torch.bmm(rows[:, :, : self.length], theta.reshape(len(rows), self.length, -1))
         errors = outputs.view(len(rows), n_rows, n_repeats, -1) - rows[:, :, None, self.length :]
-        by_row = errors.to(torch.float32).square_().mean(3)  # (P M, N, R)
-        losses = (by_row * share).sum(1)
+        by_row = errors.to(torch.float32).square_().mean(3, dtype=torch.float64)  # (P M, N, R)
+        losses = (by_row * share).sum(1).to(torch.float32)
         return losses.view(n_batches, n_models, n_repeats).permute(2, 0, 1).reshape(-1, n_models)
 
 
-def _walk(path: np.ndarray, maps: np.ndarray, first: np.ndarray | None) -> None:
+def _walk(path: np.ndarray, maps: np.ndarray, first: np.ndarray | None, n_batches: int) -> None:
     """Fill in the states (T + 1, M, S, O) after the first; each map (M, S, S + O) is the factor, and what is added."""
     size = maps.shape[2]
     steps = list(zip(maps[..., :size], maps[..., size:], strict=True)) * ((len(path) - 1) // len(maps))
     if first is not None:
         steps[0] = first[..., :size], first[..., size:]
-    matmul, add = np.matmul, np.add
-    for (factor, offset), before, after in zip(steps, path[:-1], path[1:], strict=True):
+    matmul, add, copyto, rounded = np.matmul, np.add, np.copyto, np.empty(path.shape[1:], np.float32)
+    for i, ((factor, offset), before, after) in enumerate(zip(steps, path[:-1], path[1:], strict=True), start=1):
         add(matmul(factor, before, out=after), offset, out=after)
+        if i % n_batches == 0:
+            copyto(rounded, after, casting="same_kind")
+            copyto(after, rounded)

@@ -190,7 +190,6 @@ class Stack:
         self.rates = [LearningRate(job.optimizer.param_groups[0]["lr"], job.schedule) for job in jobs]
         self.epochs = [0] * len(self.jobs)
         self.best: list[list[Tensor] | None] = [None] * len(self.jobs)
-        self.exact: tuple[Tensor, Tensor | None] | None = None  # weights and momenta in double precision, of a descent
         self.running: tuple[Tensor, int, float] | None = None  # losses of epochs under way, how many are whole, the start
         self.params_of = [_weights_of(job) for job in self.jobs]
         self._load_weights([torch.stack([p.detach() for p in params]) for params in zip(*self.params_of, strict=True)])
@@ -328,19 +327,8 @@ class Stack:
         n_rows = max(self.n_full, self.n_last)
         real = torch.arange(self.n_batches * n_rows).view(-1, 1, n_rows) < torch.tensor(self.n_samples)[:, None]
         self._shares = real.double() / real.sum(2, keepdim=True)  # (n_batches, M, n_rows)
-        if self.exact is None:
-            state = self.optimizer.state.get("momentum_buffer")
-            is_first = state is None or not self.optimizer.n_steps
-            self.exact = _read_linear(self.blocks), None if is_first else _read_linear(self._as_blocks(state))
         groups = [job.optimizer.param_groups[0] for job in self.jobs]
         return LinearDescent(self.X, self.y, groups, has_bias=len(self.shapes) > 1)
-
-    def _write_exact(self) -> None:
-        """Round what a descent holds in double precision."""
-        weights, momenta = self.exact
-        _write_linear(self.blocks, weights)
-        if momenta is not None:
-            _write_linear(self._as_blocks(self.optimizer.state["momentum_buffer"]), momenta)
 
     def _plain_rows(self, n_real: list[int], n_rows: int) -> Rows:
         """Describe batches without weights."""
@@ -450,12 +438,15 @@ class Stack:
             for _ in range(n_steps):
                 lrs.append(self.lrs)
                 self._change_rates()
-        path, momenta, losses = self.descent.run(*self.exact, torch.tensor(lrs, dtype=torch.float64), n_steps)
+        flat = self.optimizer.state.get("momentum_buffer")
+        momenta = None if flat is None or not self.optimizer.n_steps else _read_linear(self._as_blocks(flat))
+        lrs = torch.tensor(lrs, dtype=torch.float64)
+        ends, momenta, losses = self.descent.run(_read_linear(self.blocks), momenta, lrs, n_epochs, n_steps)
         losses = losses.view(n_epochs, self.n_batches, n_models)
-        ends = path[self.n_batches - 1 :: self.n_batches]  # (n_epochs, M, D, O)
-        self.exact = ends[-1].clone(), momenta
         self.optimizer.n_steps += n_steps
-        self._write_exact()
+        _write_linear(self.blocks, ends[-1])
+        if momenta is not None:
+            _write_linear(self._as_blocks(flat), momenta)
         if not math.isfinite(losses.sum().item()):
             self._keep_before(ends.to(torch.float32), torch.isfinite(losses).all(1))
         return losses
@@ -675,8 +666,6 @@ class Stack:
         for name in ("jobs", "params_of", "rates", "epochs", "best"):
             of_models = getattr(self, name)
             setattr(self, name, [of_models[m] for m in keep])
-        if self.exact is not None:
-            self.exact = tuple(None if t is None else t[keep] for t in self.exact)
         self._load_weights(weights)
         self._load_optimizer(states, self.optimizer.n_steps)
         self._load_rows()

@@ -12,7 +12,7 @@ from torch import nn, optim
 
 from skpt.exceptions import DivergedError
 from skpt.fusion import stack
-from skpt.fusion.linear_descent import WORTH_SETTING_OUT, descends
+from skpt.fusion.linear_descent import descends
 from skpt.fusion.stack import Stack, group_key, train_stack
 from skpt.modules import LinearModule
 from skpt.training.batches import Batches
@@ -184,8 +184,8 @@ def test_training_goes_on_where_it_stood(sgd):
     train_stack([parts])
     parts.max_epochs = 12
     train_stack([parts])
-    torch.testing.assert_close(flat(parts.module), flat(whole.module), rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(parts.monitor.train_loss, whole.monitor.train_loss, rtol=1e-5)
+    assert torch.equal(flat(parts.module), flat(whole.module))
+    assert parts.monitor.train_loss == whole.monitor.train_loss
 
 
 def test_who_diverges_keeps_the_weights_of_the_last_finite_epoch():
@@ -205,9 +205,7 @@ def test_who_diverges_keeps_the_weights_of_the_last_finite_epoch():
     [
         ({}, True),
         ({"max_epochs": 1}, True),
-        ({"batch_size": 1000, "max_epochs": WORTH_SETTING_OUT}, True),
-        ({"batch_size": 1000, "max_epochs": WORTH_SETTING_OUT - 1}, False),
-        ({"batch_size": 1000, "valid": True}, False),
+        ({"batch_size": 1000, "valid": True}, True),
         ({"n_features": 60}, False),
         ({"n_features": 10, "batch_size": 16}, False),
         ({"n_features": 10, "batch_size": 16, "shuffled": False}, True),
