@@ -1467,11 +1467,9 @@ def test_a_file_that_does_not_fit_changes_nothing(estimator, fitted, use_safeten
     X, y = make_data(estimator)
     good = tmp_path / "good"
     quick(estimator).fit(X, y).save_params(f_params=good, use_safetensors=use_safetensors)
-    net = (
-        quick(estimator, fit_intercept=False)
-        if "fit_intercept" in vars(estimator())
-        else quick(estimator, hidden_layer_sizes=3)
-    )
+    others = {"fit_intercept": False, "hidden_layer_sizes": 3, "d_model": 8, "channels": (4, 4, 4)}
+    name = next(name for name in others if name in estimator().get_params())
+    net = quick(estimator, **{name: others[name]})
     if fitted:
         net.fit(X, y)
 
