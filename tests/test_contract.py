@@ -31,7 +31,7 @@ from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring, 
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from skpt import MultiTaskEstimator, Seq2SeqRegressor
+from skpt import MultiTaskEstimator, Seq2SeqRegressor, TransformerClassifier
 from skpt.estimators.multi_input import BranchedNet
 from skpt.exceptions import DivergedError, InvalidInputError, NotSizedError, UnknownParameterError
 from skpt.fusion import stack as stack_module
@@ -60,6 +60,11 @@ each_configuration = pytest.mark.parametrize("configuration", CONFIGURATIONS, id
 def quick(estimator, **parameters):
     """A net that trains for a moment, on several batches, by one learning rate."""
     return estimator(**{"random_state": 0, "max_epochs": 4, "batch_size": 16, "lr_schedule": None, **parameters})
+
+
+def learning_rate(estimator) -> float:
+    """A rate at which some tens of epochs are enough; attention does not learn at the one of the others."""
+    return 0.005 if estimator is TransformerClassifier else 0.05
 
 
 def weights_of(net) -> dict[str, np.ndarray]:
@@ -800,7 +805,7 @@ def test_labels_may_be_a_pandas_series(estimator, dtype):
 def test_several_labels_per_row(estimator, container):
     X, _ = make_data(estimator, 200)
     y = np.column_stack([X[:, 0] > 0, X[:, 1] > 1, X[:, 0] + X[:, 4] > 0]).astype(int)
-    net = quick(estimator, max_epochs=30, lr=0.05).fit(X, container(y))
+    net = quick(estimator, max_epochs=30, lr=learning_rate(estimator)).fit(X, container(y))
     predicted, probabilities = net.predict(X), net.predict_proba(X)
     assert predicted.shape == probabilities.shape == net.decision_function(X).shape == y.shape
     assert (predicted == y).mean() > 0.9
@@ -826,7 +831,7 @@ def test_several_labels_need_a_criterion_for_indicators(estimator):
 def test_each_criterion_takes_any_number_of_classes(estimator, criterion, n_classes):
     X, y = make_data(estimator, 200)
     y = y if n_classes == 3 else np.where(y == "middle", "low", y)
-    net = quick(estimator, max_epochs=30, lr=0.05, criterion=criterion).fit(X, y)
+    net = quick(estimator, max_epochs=30, lr=learning_rate(estimator), criterion=criterion).fit(X, y)
     assert net.score(X, y) > 0.85
     np.testing.assert_allclose(net.predict_proba(X).sum(axis=1), 1)
 
@@ -1025,7 +1030,8 @@ def test_early_stopping_holds_out_the_fraction_and_trains_on_the_rest(estimator)
 def test_nothing_is_held_out_unless_asked_for(configuration):
     """The first loss of a full batch is that of all rows with the first weights."""
     X, y = make_data(configuration.estimator)
-    parameters = known(configuration, early_stopping=False, dropout=0.0, batch_norm=False, class_weight=None, loss_scaling=None)
+    plain = {"early_stopping": False, "dropout": 0.0, "batch_norm": False, "normalization": None}
+    parameters = known(configuration, **plain, class_weight=None, loss_scaling=None)
     net = configuration.make(**parameters | {"max_epochs": 1, "batch_size": -1}).fit(X, y)
     start = configuration.make(**parameters).initialize(X, y)
     assert validation_loss(start, X, y) == pytest.approx(net.loss_curve_[0], rel=1e-5)
