@@ -61,7 +61,7 @@ class _TorchRNN(nn.Module):
 
 def _rnn(cell: str, layers: type[nn.RNNBase], to_reach: float) -> Architecture:
     name = f"{cell.upper()}, 96 steps of 8, 2 layers of 32, batch 32"
-    net = RNNClassifier(32, 2, cell=cell, lr_schedule=None)
+    net = RNNClassifier(32, 2, cell=cell, lr=1e-3, lr_schedule=None)
     return Architecture(name, net, partial(_TorchRNN, layers), (96, 8), 640, 32, 4, to_reach)
 
 
