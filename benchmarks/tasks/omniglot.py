@@ -46,6 +46,7 @@ def task(data: Path) -> Task:
             net = MultiTaskEstimator(
                 {"alphabet": "classification", "character": "classification"},
                 CNNBranch(UNITS, **TRUNK, dropout=DROPOUT),
+                task_weights={"alphabet": 0.3, "character": 1.0},  # which character it is says the alphabet
                 **TRAINING,
                 random_state=seed,
             )

@@ -182,3 +182,18 @@ def test_channels_that_come_last_are_noticed():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         CNNRegressor(**QUICK | {"max_epochs": 1}).fit(np.moveaxis(X, -1, 1), np.arange(20.0))
+
+
+def test_augmentations_of_kornia(digits):
+    """They draw from torch's global generator, and are parameters like any other."""
+    from kornia.augmentation import AugmentationSequential, RandomAffine, RandomErasing
+
+    images, y = digits
+    as_bytes = (images * 15).astype(np.uint8)
+    augment = AugmentationSequential(RandomAffine(degrees=10.0, translate=(0.1, 0.1)), RandomErasing(p=0.2))
+    state = torch.get_rng_state()
+    one, other = (CNNClassifier(**QUICK, augment=augment).fit(as_bytes, y) for _ in range(2))
+    assert_same(one, other)
+    assert torch.equal(torch.get_rng_state(), state)
+    search = GridSearchCV(CNNClassifier(**QUICK), {"augment": [None, augment]}, cv=2, error_score="raise")
+    assert len(set(search.fit(as_bytes, y).cv_results_["mean_test_score"])) == 2
