@@ -11,7 +11,7 @@ from torch import nn
 
 from benchmarks.peers import PlainMLP, classes, plain_loop, silently, sklearn_mlp, skorch_net
 from benchmarks.timing import Timings, duration, interleave, machine, text_table
-from skpt import CNNClassifier, MLPClassifier, RNNClassifier
+from skpt import CNNClassifier, MLPClassifier, RNNClassifier, TransformerClassifier
 
 # n_samples, n_features, hidden units, batch size, epochs, classes
 CONFIGURATIONS = [
@@ -59,6 +59,21 @@ class _TorchRNN(nn.Module):
         return self.output((last[0] if isinstance(last, tuple) else last)[-1])
 
 
+class _TorchTransformer(nn.Module):
+    """Torch's encoder, and a linear layer on the mean of its steps."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.output = nn.Linear(8, 32), nn.Linear(32, 10)
+        layer = nn.TransformerEncoderLayer(32, 4, 64, 0.1, batch_first=True, norm_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2, nn.LayerNorm(32), enable_nested_tensor=False)
+        self.dropout = nn.Dropout(0.1)
+        self.register_buffer("position", torch.randn(96, 32))
+
+    def forward(self, X):
+        return self.output(self.encoder(self.dropout(self.embedding(X) + self.position)).mean(1))
+
+
 def _rnn(cell: str, layers: type[nn.RNNBase], to_reach: float) -> Architecture:
     name = f"{cell.upper()}, 96 steps of 8, 2 layers of 32, batch 32"
     net = RNNClassifier(32, 2, cell=cell, lr=1e-3, lr_schedule=None)
@@ -70,6 +85,16 @@ ARCHITECTURES = [
     _rnn("lstm", nn.LSTM, 1.05),
     _rnn("gru", nn.GRU, 0.5),
     _rnn("rnn", nn.RNN, 1.05),
+    Architecture(
+        "Transformer, 96 steps of 8, 2 layers of 32, batch 32",
+        TransformerClassifier(dropout=0.1, lr=1e-3),
+        _TorchTransformer,
+        (96, 8),
+        640,
+        32,
+        2,
+        1.05,
+    ),
 ]
 
 

@@ -342,7 +342,7 @@ class TransformerBranch(Branch):
         num_layers=2,
         *,
         dim_feedforward=64,
-        dropout=0.1,
+        dropout=0.0,
         activation="relu",
         positional_encoding="sinusoidal",
         pooling="mean",
