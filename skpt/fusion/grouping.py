@@ -61,7 +61,7 @@ def make_groups(jobs: Sequence[TrainingJob], n_threads: int, memory_limit: int) 
         members = sorted(members, key=lambda job: -job.max_epochs)
         size = memory_per_model(members[0])
         # So many models share a step's fixed cost, some 50 us, that it weighs little beside the arithmetic.
-        worth = max(1, min(64, 2_000_000 // max(1, size)))
+        worth = max(1, min(64, 8_000_000 // max(1, size)))
         most = max(1, min(worth, memory_limit // max(1, n_threads * size)))
         n_groups = -(-len(members) // most)
         if len(members) * _multiplications(members[0]) >= _WORTH_A_THREAD:
