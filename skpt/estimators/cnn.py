@@ -209,7 +209,7 @@ class CNNRegressor(_CNN, NetRegressor):
     >>> from skpt import CNNRegressor
     >>> digits = load_digits()
     >>> ink = digits.images.sum(axis=(1, 2))
-    >>> net = CNNRegressor((8,), hidden_layer_sizes=(16,), max_epochs=8, lr=0.01, random_state=0)
+    >>> net = CNNRegressor((8,), hidden_layer_sizes=(16,), max_epochs=4, lr=0.01, random_state=0)
     >>> net.fit(digits.images, ink).score(digits.images, ink) > 0.85
     True
     """

@@ -108,7 +108,7 @@ class RNNRegressor(_Recurrent, NetRegressor):
     >>> from skpt import RNNRegressor
     >>> X = np.random.default_rng(0).standard_normal((300, 12, 2))
     >>> y = X[:, -3:, 0].sum(axis=1)
-    >>> net = RNNRegressor(16, cell="gru", max_epochs=20, lr=0.02, random_state=0).fit(X[:200], y[:200])
+    >>> net = RNNRegressor(16, cell="gru", max_epochs=15, lr=0.02, random_state=0).fit(X[:200], y[:200])
     >>> net.score(X[200:], y[200:]) > 0.9
     True
     """
@@ -188,7 +188,7 @@ class RNNClassifier(_Recurrent, NetClassifier):
     >>> random = np.random.default_rng(0)
     >>> X = [np.sin(np.linspace(0, end, int(10 + end))) for end in random.uniform(2, 12, size=300)]
     >>> y = ["rises" if x[-1] > x[-2] else "falls" for x in X]
-    >>> net = RNNClassifier(16, cell="gru", max_epochs=20, lr=0.02, random_state=0).fit(X[:200], y[:200])
+    >>> net = RNNClassifier(16, cell="gru", max_epochs=15, lr=0.02, random_state=0).fit(X[:200], y[:200])
     >>> net.score(X[200:], y[200:]) > 0.9
     True
     """
