@@ -23,6 +23,24 @@ def jitter(batch: torch.Tensor) -> torch.Tensor:
     return padded[..., top : top + size, left : left + size] * (0.8 + 0.4 * torch.rand(len(batch), 1, 1, 1))
 
 
+def turn_and_zoom(batch: torch.Tensor) -> torch.Tensor:
+    """Mirror, turn, zoom, move and brighten each image by itself."""
+    n = len(batch)
+
+    def between(low: float, high: float) -> torch.Tensor:
+        return low + (high - low) * torch.rand(n)
+
+    angle, zoom = between(-0.35, 0.35), between(0.7, 1.1)
+    mirror = torch.where(torch.rand(n) < 0.5, -1.0, 1.0)
+    rows = [
+        torch.stack([mirror * zoom * angle.cos(), -zoom * angle.sin(), between(-0.2, 0.2)], 1),
+        torch.stack([mirror * zoom * angle.sin(), zoom * angle.cos(), between(-0.2, 0.2)], 1),
+    ]
+    grid = torch.nn.functional.affine_grid(torch.stack(rows, 1), batch.shape, align_corners=False)
+    moved = torch.nn.functional.grid_sample(batch, grid, padding_mode="reflection", align_corners=False)
+    return moved * between(0.7, 1.3).view(-1, 1, 1, 1)
+
+
 def thumbnails(X: np.ndarray) -> np.ndarray:
     n, channels, size, _ = X.shape
     k = size // THUMBNAIL
@@ -31,8 +49,8 @@ def thumbnails(X: np.ndarray) -> np.ndarray:
 
 def photographs_task(name: str, X, X_test, y, y_test, network: dict) -> Task:
     def cnn(seed: int) -> float:
-        net = CNNClassifier(**network, batch_norm=True, lr_schedule="one_cycle", augment=jitter, random_state=seed)
-        return net.fit(X, y).score(X_test, y_test)
+        settings = {"batch_norm": True, "lr_schedule": "one_cycle", "augment": jitter, **network}
+        return CNNClassifier(**settings, random_state=seed).fit(X, y).score(X_test, y_test)
 
     def linear(C: float) -> float:
         model = make_pipeline(StandardScaler(), LogisticRegression(C=C, max_iter=500))
