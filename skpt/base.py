@@ -566,9 +566,9 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         X, _ = unpack(X, None)
         return X.mapped(self._read_X) if isinstance(X, RowSource) else self._read_X(X)
 
-    def _read_X(self, X, *, reset: bool = False):
-        """Check X alone, for prediction or as a part of the inputs."""
-        return self._read_inputs(X, reset=reset)
+    def _read_X(self, X):
+        """Check X alone, for prediction."""
+        return self._read_inputs(X, reset=False)
 
     def _read_inputs(self, X, *, reset: bool):
         """Check X without y."""

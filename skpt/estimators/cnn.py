@@ -179,10 +179,7 @@ class _CNN(NetEstimator):
 
     def _encode_batch(self, x: Tensor) -> Tensor:
         x = _as_float(x)
-        if self.scaler_ is None:
-            return x
-        mean, scale = (torch.as_tensor(a, dtype=x.dtype, device=x.device) for a in (self.scaler_.mean, self.scaler_.scale))
-        return (x - mean) / scale
+        return x if self.scaler_ is None else self.scaler_.of_batch(x)
 
 
 class CNNRegressor(_CNN, NetRegressor):

@@ -27,6 +27,7 @@ class FeatureScaler:
 
     def __init__(self, mean, scale):
         self.mean, self.scale = np.asarray(mean, dtype=np.float64), np.asarray(scale, dtype=np.float64)
+        self._on_device: tuple[torch.Tensor, ...] | None = None  # both as a batch takes them; made once
 
     @classmethod
     def from_rows(cls, X, weight: np.ndarray | None) -> FeatureScaler:
@@ -105,6 +106,13 @@ class FeatureScaler:
         mean = guess.ravel() + centre
         dtype = X.dtype if X.dtype.kind == "f" else np.float64
         return cls(mean.reshape(shape), _usable_scale(var, np.abs(mean), dtype).reshape(shape))
+
+    def of_batch(self, X: torch.Tensor) -> torch.Tensor:
+        """Scale a batch of dense rows where it is, in its own dtype."""
+        if self._on_device is None or (self._on_device[0].dtype, self._on_device[0].device) != (X.dtype, X.device):
+            self._on_device = tuple(torch.as_tensor(a, dtype=X.dtype, device=X.device) for a in (self.mean, self.scale))
+        mean, scale = self._on_device
+        return (X - mean) / scale
 
     def __call__(self, X):
         """Scale rows; dense X keeps its dtype."""
