@@ -40,7 +40,7 @@ class Task:
     metric : str
         What the numbers are.
     ours : dict of str to callable
-        Takes a seed, fits, and gives the score on the test rows.
+        Takes a seed, fits, and gives the score on the test rows; a dict of them where there are several.
     baselines : dict of str to callable
         The same; those of scikit-learn and simple rules. Run with the first seed alone.
     published : dict of str to float
@@ -52,7 +52,7 @@ class Task:
 
     name: str
     metric: str
-    ours: dict[str, Callable[[int], float]]
+    ours: dict[str, Callable[[int], float | dict[str, float]]]
     to_reach: Callable[[dict[str, float]], list[tuple[str, float, str, bool]]]
     baselines: dict[str, Callable[[int], float]] = field(default_factory=dict)
     published: dict[str, float] = field(default_factory=dict)
@@ -87,8 +87,10 @@ def run(task: Task, seeds: int) -> str:
         started = time.perf_counter()
         each = [score(seed) for seed in range(seeds)]
         seconds = (time.perf_counter() - started) / seeds
-        scores[who] = mean(each)
-        rows.append([who, f"{scores[who]:.4f}", f"{stdev(each):.4f}" if seeds > 1 else "", duration(seconds)])
+        for what in each[0] if isinstance(each[0], dict) else [None]:
+            name, numbers = (who, each) if what is None else (f"{who}: {what}", [scored[what] for scored in each])
+            scores[name] = mean(numbers)
+            rows.append([name, f"{scores[name]:.4f}", f"{stdev(numbers):.4f}" if seeds > 1 else "", duration(seconds)])
     rows += [[f"{who} (published)", f"{score:.4f}", "", ""] for who, score in task.published.items()]
     lines = [f"{task.name}: {task.metric}", text_table(["", "mean", "sd", "a fit"], rows)]
     for what, number, wanted, reached in task.to_reach(scores):

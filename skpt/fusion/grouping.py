@@ -35,8 +35,8 @@ def memory_per_model(job: TrainingJob) -> int:
 def make_groups(jobs: Sequence[TrainingJob], n_threads: int, memory_limit: int) -> list[list[TrainingJob]]:
     """Divide jobs into stacks.
 
-    Jobs of one `group_key` are spread evenly over as many stacks as make their working sets fit the cache, and at least over
-    the threads, but not so many that the cost of a step that does not depend on the number of models would dominate.
+    Jobs of one `group_key` are spread evenly over as many stacks as keep each to some megabytes, and at least over the
+    threads, but not so many that the cost of a step that does not depend on the number of models would dominate.
 
     Parameters
     ----------
@@ -60,7 +60,8 @@ def make_groups(jobs: Sequence[TrainingJob], n_threads: int, memory_limit: int) 
         # Models with as many epochs leave together; those of one table of rows share it.
         members = sorted(members, key=lambda job: -job.max_epochs)
         size = memory_per_model(members[0])
-        # So many models share a step's fixed cost, some 50 us, that it weighs little beside the arithmetic.
+        # So many models share a step's fixed cost, some 50 us and the waits for Python's lock, that it weighs little beside
+        # the arithmetic; more would only take memory.
         worth = max(1, min(64, 8_000_000 // max(1, size)))
         most = max(1, min(worth, memory_limit // max(1, n_threads * size)))
         n_groups = -(-len(members) // most)
