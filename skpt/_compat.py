@@ -11,6 +11,8 @@ from sklearn.utils._param_validation import (
     validate_parameter_constraints,
 )
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
+from torch import _fused_adam_ as fused_adam_
+from torch import _fused_adamw_ as fused_adamw_
 from torch.optim import LBFGS, Optimizer
 
 __all__ = [
@@ -21,6 +23,8 @@ __all__ = [
     "StrOptions",
     "check_sample_weight",
     "complete_optimizer",
+    "fused_adam_",
+    "fused_adamw_",
     "get_column_indices",
     "safe_indexing",
     "validate_parameter_constraints",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import groupby
 
 from skpt.fusion.stack import group_key
 from skpt.training.job import TrainingJob
@@ -57,8 +58,8 @@ def make_groups(jobs: Sequence[TrainingJob], n_threads: int, memory_limit: int) 
         by_key.setdefault(group_key(job), []).append(job)
     groups = []
     for members in by_key.values():
-        # Models with as many epochs leave together; those of one table of rows share it.
-        members = sorted(members, key=lambda job: -job.max_epochs)
+        # Models with as many epochs leave together; those of one rate are stepped together.
+        members = sorted(members, key=lambda job: (-job.max_epochs, *_rates(job)))
         size = memory_per_model(members[0])
         # So many models share a step's fixed cost, some 50 us and the waits for Python's lock, that it weighs little beside
         # the arithmetic; more would only take memory.
@@ -67,8 +68,28 @@ def make_groups(jobs: Sequence[TrainingJob], n_threads: int, memory_limit: int) 
         n_groups = -(-len(members) // most)
         if len(members) * _multiplications(members[0]) >= _WORTH_A_THREAD:
             n_groups = max(n_groups, min(n_threads, len(members)))
-        groups += [members[i::n_groups] for i in range(n_groups)]
+        groups += _share_out(members, n_groups)
     return sorted(groups, key=_work, reverse=True)
+
+
+def _rates(job: TrainingJob) -> tuple[float, float]:
+    group = job.optimizer.param_groups[0]
+    return group["lr"], group.get("weight_decay", 0.0)
+
+
+def _share_out(members: Sequence[TrainingJob], n_groups: int) -> list[list[TrainingJob]]:
+    """Give each group as many models of each number of epochs, to one or so, and neighbours where that leaves a choice."""
+    groups: list[list[TrainingJob]] = [[] for _ in range(n_groups)]
+    n_before = 0
+    for _, alike in groupby(members, key=lambda job: job.max_epochs):
+        alike = list(alike)
+        each, more = divmod(len(alike), n_groups)
+        for i in range(n_groups):  # who got one more the last time comes last now
+            n = each + (i < more)
+            groups[(n_before + i) % n_groups] += alike[:n]
+            alike = alike[n:]
+        n_before += more
+    return groups
 
 
 def _work(group: Sequence[TrainingJob]) -> float:

@@ -96,8 +96,12 @@ class StackedLinear:
         self.bias_grad = None if bias_grad is None else as_rows(bias_grad)
         self.weight_t = weight.transpose(1, 2)
         self.needs_input_grad = True
+        self._weight_out = weight_grad  # batched products that are not written side by side are slow
+        if weight_grad is not None and not weight_grad.is_contiguous():
+            self._weight_out = torch.empty_like(weight_grad, memory_format=torch.contiguous_format)
         self._out: dict[int, Tensor] = {}
         self._gx: dict[int, Tensor] = {}
+        self._transposed: dict[str, tuple[Tensor, Tensor]] = {}
 
     def forward(self, x: Tensor, rows: Rows) -> Tensor:
         """Compute the outputs."""
@@ -108,21 +112,30 @@ class StackedLinear:
         if out is None:
             out = self._out[n_rows] = x.new_empty((n_models, n_out, n_rows) if self.last else (n_models, n_rows, n_out))
             self._gx[n_rows] = torch.empty_like(x) if self.needs_input_grad else x
-        a, b = (self.weight, x.transpose(1, 2)) if self.last else (x, self.weight_t)
+        a, b = (self.weight, self._transpose("x", x)) if self.last else (x, self.weight_t)
         if self.bias is None:
             return torch.bmm(a, b, out=out)
         return torch.baddbmm(self.bias, a, b, out=out)
 
     def backward(self, g: Tensor, rows: Rows) -> Tensor | None:
         """Write the gradients of the weights; give that of the input."""
-        g_rows, g_outputs = (g.transpose(1, 2), g) if self.last else (g, g.transpose(1, 2))
+        g_t = self._transpose("g", g)
+        g_rows, g_outputs = (g_t, g) if self.last else (g, g_t)
         if self.weight_grad is not None:
-            torch.bmm(g_outputs, self.x, out=self.weight_grad)
+            torch.bmm(g_outputs, self.x, out=self._weight_out)
+            if self._weight_out is not self.weight_grad:
+                self.weight_grad.copy_(self._weight_out)
         if self.bias_grad is not None:
             torch.sum(g, 2 if self.last else 1, keepdim=True, out=self.bias_grad)
         if not self.needs_input_grad:
             return None
         return torch.bmm(g_rows, self.weight, out=self._gx[self.x.shape[1]])
+
+    def _transpose(self, name: str, t: Tensor) -> Tensor:
+        """Give the view of a tensor, the same as long as it is the tensor of the step before."""
+        if self._transposed.get(name, (None,))[0] is not t:
+            self._transposed[name] = t, t.transpose(1, 2)
+        return self._transposed[name][1]
 
 
 class StackedActivation:
@@ -307,20 +320,21 @@ def stack_layer(
 
 
 class StackedLoss:
-    """The criterion of all models: losses, and gradients with respect to outputs of shape (M, O, N).
+    """The criterion of all models for some batches, and its gradients with respect to outputs of shape (M, O, N).
+
+    What can wait is done for all batches at once: first `begin`, then `gradient` for each, then `end`.
 
     Parameters
     ----------
     criterion : nn.Module
         One of torch's, with losses by row.
-    device : torch.device
-        Where the models are.
+    n_outputs : int
+        Outputs of each model.
     """
 
-    def __init__(self, criterion: nn.Module, device: torch.device):
-        self.criterion = criterion
+    def __init__(self, criterion: nn.Module, n_outputs: int):
+        self.criterion, self.n_outputs = criterion, n_outputs
         self.takes_class_index = takes_class_index(criterion)
-        self._minus_one = torch.full((1, 1, 1), -1.0, device=device)
         self._compute = {
             nn.MSELoss: self._mse,
             nn.L1Loss: self._l1,
@@ -331,75 +345,112 @@ class StackedLoss:
             self._compute = self._cross_entropy
         if type(criterion) is nn.BCEWithLogitsLoss and _is_plain(criterion):
             self._compute = self._bce
+        self._all_targets: Tensor | None = None
+        self._losses = self._kept = torch.empty(0)
 
-    def __call__(self, outputs: Tensor, targets: Tensor, weight: float | Tensor, losses: Tensor) -> Tensor:
-        """Compute the loss of each row, and the gradient of the weighted sum of the losses.
+    def begin(self, targets: Tensor, weights: list[float] | list[Tensor]) -> None:
+        """Take the targets of some batches.
 
         Parameters
         ----------
+        targets : Tensor of shape (n_batches, M, N) or (n_batches, M, O, N)
+            Class numbers or numbers.
+        weights : list of float, or of Tensor of shape (M, 1, N)
+            The rows' weights in each batch.
+        """
+        self._weights = weights
+        if targets is self._all_targets and not isinstance(weights[0], Tensor):
+            return
+        n_batches, n_models, n_rows = len(targets), targets.shape[1], targets.shape[-1]
+        self._all_targets, self._targets = targets, targets.unbind()
+        shape = n_batches, n_models, self.n_outputs, n_rows
+        if self._kept.shape != shape:
+            self._kept = torch.empty(shape, device=targets.device)
+            self._losses = torch.empty((n_batches, n_models, n_rows), device=targets.device)
+        self._kept_of, self._losses_of = self._kept.unbind(), self._losses.unbind()
+        if self._compute == self._cross_entropy:
+            weight = torch.stack(weights).neg_() if isinstance(weights[0], Tensor) else -weights[0]
+            pull = torch.zeros_like(self._kept).scatter_(2, targets.unsqueeze(2), weight)
+            self._pull = pull.unbind()
+
+    def gradient(self, i: int, outputs: Tensor) -> Tensor:
+        """Give the gradient of the weighted sum of the losses of a batch.
+
+        Parameters
+        ----------
+        i : int
+            Which of the batches.
         outputs : Tensor of shape (M, O, N)
             What the models give. Overwritten.
-        targets : Tensor of shape (M, N) or (M, O, N)
-            Class numbers or numbers.
-        weight : float or Tensor of shape (M, 1, N)
-            The rows' weights.
-        losses : Tensor of shape (M, N)
-            Where the losses of the rows are written to, without weights.
 
         Returns
         -------
         Tensor of shape (M, O, N)
             The gradient with respect to the outputs.
         """
-        return self._compute(outputs, targets, weight, losses)
+        return self._compute(i, outputs, self._weights[i])
 
-    def _mse(self, outputs, targets, weight, losses):
-        g = outputs.sub_(targets)
-        if g.shape[1] == 1:
-            torch.mul(g[:, 0], g[:, 0], out=losses)
-        else:
-            torch.mean(g.square(), 1, out=losses)
-        return g.mul_(times(weight, 2.0 / g.shape[1]))
+    def end(self, out: Tensor) -> None:
+        """Write the models' mean losses in each batch.
 
-    def _l1(self, outputs, targets, weight, losses):
-        g = outputs.sub_(targets)
-        torch.mean(g.abs(), 1, out=losses)
-        return g.sign_().mul_(times(weight, 1.0 / g.shape[1]))
+        Parameters
+        ----------
+        out : Tensor of shape (n_batches, M)
+            Where to.
+        """
+        if self._compute == self._cross_entropy:
+            torch.neg(self._kept.gather(2, self._all_targets.unsqueeze(2))[:, :, 0], out=self._losses)
+        elif self._compute == self._mse and self.n_outputs == 1:
+            torch.square(self._kept[:, :, 0], out=self._losses)
+        elif self._compute == self._mse:
+            torch.mean(self._kept.square(), 2, out=self._losses)
+        weight = self._weights[0]
+        if isinstance(weight, Tensor):
+            weight = torch.stack(self._weights)[:, :, 0]
+        torch.sum(self._losses * weight, 2, out=out)
 
-    def _huber(self, outputs, targets, weight, losses):
-        delta = self.criterion.delta
-        torch.mean(F.huber_loss(outputs, targets, reduction="none", delta=delta), 1, out=losses)
-        return outputs.sub_(targets).clamp_(-delta, delta).mul_(times(weight, 1.0 / outputs.shape[1]))
+    def _cross_entropy(self, i, outputs, weight):
+        p = torch.exp(torch.log_softmax(outputs, 1, out=self._kept_of[i]), out=outputs)
+        if isinstance(weight, Tensor):
+            return torch.addcmul(self._pull[i], p, weight, out=outputs)
+        return torch.add(self._pull[i], p, alpha=weight, out=outputs)
 
-    def _smooth_l1(self, outputs, targets, weight, losses):
-        beta = self.criterion.beta
-        torch.mean(F.smooth_l1_loss(outputs, targets, reduction="none", beta=beta), 1, out=losses)
+    def _mse(self, i, outputs, weight):
+        residual = torch.sub(outputs, self._targets[i], out=self._kept_of[i])
+        return torch.mul(residual, times(weight, 2.0 / self.n_outputs), out=outputs)
+
+    def _l1(self, i, outputs, weight):
+        g = outputs.sub_(self._targets[i])
+        torch.mean(g.abs(), 1, out=self._losses_of[i])
+        return g.sign_().mul_(times(weight, 1.0 / self.n_outputs))
+
+    def _huber(self, i, outputs, weight):
+        delta, targets = self.criterion.delta, self._targets[i]
+        torch.mean(F.huber_loss(outputs, targets, reduction="none", delta=delta), 1, out=self._losses_of[i])
+        return outputs.sub_(targets).clamp_(-delta, delta).mul_(times(weight, 1.0 / self.n_outputs))
+
+    def _smooth_l1(self, i, outputs, weight):
+        beta, targets = self.criterion.beta, self._targets[i]
+        torch.mean(F.smooth_l1_loss(outputs, targets, reduction="none", beta=beta), 1, out=self._losses_of[i])
         g = outputs.sub_(targets)
         g = g.sign_() if beta == 0 else g.div_(beta).clamp_(-1.0, 1.0)
-        return g.mul_(times(weight, 1.0 / g.shape[1]))
+        return g.mul_(times(weight, 1.0 / self.n_outputs))
 
-    def _cross_entropy(self, outputs, targets, weight, losses):
-        log_p = torch.log_softmax(outputs, 1)
-        index = targets.unsqueeze(1)
-        torch.neg(log_p.gather(1, index)[:, 0], out=losses)
-        g = torch.exp(log_p, out=outputs)
-        g.scatter_add_(1, index, self._minus_one.expand_as(index))
-        return g.mul_(weight)
+    def _bce(self, i, outputs, weight):
+        losses = F.binary_cross_entropy_with_logits(outputs, self._targets[i], reduction="none")
+        torch.mean(losses, 1, out=self._losses_of[i])
+        return outputs.sigmoid_().sub_(self._targets[i]).mul_(times(weight, 1.0 / self.n_outputs))
 
-    def _bce(self, outputs, targets, weight, losses):
-        torch.mean(F.binary_cross_entropy_with_logits(outputs, targets, reduction="none"), 1, out=losses)
-        return outputs.sigmoid_().sub_(targets).mul_(times(weight, 1.0 / outputs.shape[1]))
-
-    def _autograd(self, outputs, targets, weight, losses):
+    def _autograd(self, i, outputs, weight):
         n_models, n_outputs, n_rows = outputs.shape
-        flat = targets if self.takes_class_index else targets.transpose(1, 2)
+        flat = self._targets[i] if self.takes_class_index else self._targets[i].transpose(1, 2)
         targets = flat.reshape(-1, *flat.shape[2:])
         with torch.enable_grad():
             outputs = outputs.detach().requires_grad_()
             by_row = row_losses(self.criterion, outputs.transpose(1, 2).reshape(-1, n_outputs), targets)
             by_row = by_row.view(n_models, 1, n_rows)
             (g,) = torch.autograd.grad((by_row * weight).sum(), outputs)
-        losses.copy_(by_row.detach()[:, 0])
+        self._losses_of[i].copy_(by_row.detach()[:, 0])
         return g
 
 

@@ -8,14 +8,22 @@ each model's own torch optimizer, so training can go on alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import groupby
 
 import torch
 from torch import Tensor, optim
 
+from skpt._compat import fused_adam_, fused_adamw_
+from skpt.fusion.layout import Layout
 from skpt.fusion.rounding import times
 
 __all__ = ["STACKED_OPTIMIZERS", "StackedOptimizer", "shared_settings"]
+
+# Numbers of a model from which torch's fused kernels are called, once for the models of one rate: some 4 us a call, a
+# quarter of the time for the numbers.
+WORTH_A_CALL = 1000
 
 
 class StackedOptimizer:
@@ -27,27 +35,52 @@ class StackedOptimizer:
         The one parameter group of each model's torch optimizer.
     params, grads : Tensor of shape (n_numbers,)
         All weights and their gradients.
-    spread : callable
-        Turns one number per model into a number (if they are all equal) or a tensor of shape (n_numbers,).
+    layout : Layout
+        How they are laid out; `in_pieces` where `goes_in_pieces` says so.
     n_steps : int, default=0
         How many steps were made before.
-    factors : float or Tensor of shape (n_numbers,), default=1.0
-        What the learning rate is multiplied by.
+    factors : list of list of float, default=None
+        What each model's learning rate is multiplied by for each weight. None for one everywhere.
     """
 
     state_names: tuple[str, ...] = ()
     per_model: tuple[str, ...] = ("lr", "weight_decay")
 
     def __init__(
-        self, groups: list[dict], params: Tensor, grads: Tensor, spread: Callable, n_steps: int = 0, factors=1.0
+        self,
+        groups: list[dict],
+        params: Tensor,
+        grads: Tensor,
+        layout: Layout,
+        n_steps: int = 0,
+        factors: Sequence[Sequence[float]] | None = None,
     ):
         self.settings = groups[0]
-        self.params, self.grads, self.spread = params, grads, spread
-        self.n_steps, self.factors = n_steps, factors
-        self.weight_decay = spread([group.get("weight_decay", 0.0) for group in groups])
+        self.params, self.grads, self.layout = params, grads, layout
+        self.n_steps = n_steps
+        self.factors = 1.0 if factors is None else layout.spread_by_weight(factors)
+        self.weight_decay = layout.spread([group.get("weight_decay", 0.0) for group in groups])
         self.state: dict[str, Tensor] = {name: torch.zeros_like(params) for name in self.active_states()}
         self.scratch = torch.empty_like(params)
         self._rates: tuple[list[float], float | Tensor] = ([], 0.0)
+
+    @classmethod
+    def goes_in_pieces(cls, n_numbers: int, device: torch.device) -> bool:
+        """Say whether a step handles the models of each rate by themselves. Of a model alone, never of its company.
+
+        Parameters
+        ----------
+        n_numbers : int
+            Weights of a model, all numbers together.
+        device : torch.device
+            Where they are.
+
+        Returns
+        -------
+        bool
+            Whether the layout must be `in_pieces`.
+        """
+        return False
 
     def active_states(self) -> tuple[str, ...]:
         """Name the state tensors, as torch's optimizer names them."""
@@ -56,7 +89,7 @@ class StackedOptimizer:
     def rate(self, lrs: list[float], factor: float = 1.0) -> float | Tensor:
         """Give the learning rates times a factor."""
         if self._rates[0] != lrs:
-            lr = self.spread(lrs)
+            lr = self.layout.spread(lrs)
             self._rates = list(lrs), self.factors * lr if isinstance(self.factors, Tensor) else lr
         lr = self._rates[1]
         return lr if factor == 1.0 else times(lr, factor)
@@ -104,13 +137,80 @@ class StackedSGD(StackedOptimizer):
 
 
 class StackedAdam(StackedOptimizer):
-    """``torch.optim.Adam``; Kingma and Ba, arXiv:1412.6980."""
+    """``torch.optim.Adam``; Kingma and Ba, arXiv:1412.6980. Large models are stepped by torch's own fused kernel."""
 
     state_names = ("exp_avg", "exp_avg_sq")
+    kernel = staticmethod(fused_adam_)
+
+    def __init__(self, groups, params, grads, layout, n_steps=0, factors=None):
+        super().__init__(groups, params, grads, layout, n_steps, factors)
+        n_models, n_weights = layout.n_models, len(layout.shapes)
+        self.in_pieces = self.goes_in_pieces(sum(shape.numel() for shape in layout.shapes), params.device)
+        self._own = [  # what of a model's rates does not change while it trains: the decay, and each weight's factor
+            (group.get("weight_decay", 0.0), tuple(of_model))
+            for group, of_model in zip(groups, factors or [[1.0] * n_weights] * n_models, strict=True)
+        ]
+        self._n_steps = torch.zeros((), device=params.device)
+        self._alike: list[int] = []
+        self._calls: list[tuple[int, float, Callable]] = []
+
+    @classmethod
+    def goes_in_pieces(cls, n_numbers: int, device: torch.device) -> bool:
+        return device.type == "cpu" and n_numbers >= WORTH_A_CALL
 
     def update(self, lrs: list[float]) -> None:
-        self.decay()
-        self.descend(lrs)
+        if self.in_pieces:
+            self.call_kernel(lrs)
+        else:
+            self.decay()
+            self.descend(lrs)
+
+    def call_kernel(self, lrs: list[float]) -> None:
+        """Make a step by torch's kernel, all weights of one rate and decay in a call."""
+        first: dict[tuple, int] = {}
+        alike = [first.setdefault((lr, own), m) for m, (lr, own) in enumerate(zip(lrs, self._own, strict=True))]
+        if alike != self._alike:
+            self._alike, self._calls = alike, self._prepare_calls(alike)
+        self._n_steps.fill_(self.n_steps)
+        for m, factor, call in self._calls:
+            call(lr=lrs[m] * factor)
+
+    def _prepare_calls(self, alike: list[int]) -> list[tuple[int, float, Callable]]:
+        """Give a model, a factor of its rate, and the call that takes the rate, for each decay and rate there is.
+
+        Parameters
+        ----------
+        alike : list of int
+            For each model the first one that has its rates.
+
+        Returns
+        -------
+        list of (int, float, callable)
+            The calls.
+        """
+        pieces: dict[tuple[int, float], list[tuple[int, int, int]]] = {}
+        for like, run in groupby(range(len(alike)), alike.__getitem__):
+            first, *_ = members = list(run)
+            for weight, factor in enumerate(self._own[like][1]):
+                pieces.setdefault((like, factor), []).append((weight, first, first + len(members)))
+        tensors = [self.params, self.grads, *self.state.values()]
+        beta1, beta2 = self.settings["betas"]
+        shared = {"beta1": beta1, "beta2": beta2, "eps": self.settings["eps"], "amsgrad": False, "maximize": False}
+        return [
+            (
+                like,
+                factor,
+                partial(
+                    self.kernel,
+                    *([self.layout.piece(flat, *place) for place in places] for flat in tensors),
+                    [],  # of amsgrad
+                    [self._n_steps] * len(places),
+                    weight_decay=self._own[like][0],
+                    **shared,
+                ),
+            )
+            for (like, factor), places in pieces.items()
+        ]
 
     def descend(self, lrs: list[float]) -> None:
         """Move against the normalised mean gradient."""
@@ -128,7 +228,12 @@ class StackedAdam(StackedOptimizer):
 class StackedAdamW(StackedAdam):
     """``torch.optim.AdamW``: weight decay apart from the gradient; Loshchilov and Hutter, arXiv:1711.05101."""
 
+    kernel = staticmethod(fused_adamw_)
+
     def update(self, lrs: list[float]) -> None:
+        if self.in_pieces:
+            self.call_kernel(lrs)
+            return
         if isinstance(self.weight_decay, Tensor) or self.weight_decay:
             torch.mul(self.params, self.rate(lrs), out=self.scratch).mul_(self.weight_decay)
             self.params.sub_(self.scratch)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from skpt.exceptions import DivergedError
 from skpt.fusion.layers import ELEMENTWISE, Rows, StackedBatchNorm, StackedLinear, StackedLoss, stack_layer
+from skpt.fusion.layout import Layout
 from skpt.fusion.linear_descent import LinearDescent, descends
 from skpt.fusion.optimizers import STACKED_OPTIMIZERS, shared_settings
 from skpt.modules.layers import Affine, BatchNorm1d, Dropout, FeedForward, Linear
@@ -35,10 +36,6 @@ __all__ = ["Stack", "group_key", "train_stack", "why_not_stacked"]
 # Rows of a last or only batch are filled up to a multiple of this, so that folds which differ by a row or two still share
 # a stack. A model alone fills up too: its numbers must not depend on its company.
 ROW_MULTIPLE = 8
-
-# All weights of a stack are filled up to a multiple of this. Torch handles the last few numbers of a tensor one by one, and
-# they round otherwise than those before: a model's numbers must not depend on where in the tensor they lie.
-VECTOR = 64
 
 # Steps between two looks at the losses, where nothing is to be decided after each epoch; for a descent by maps of steps.
 STEPS_AT_ONCE = 64
@@ -200,19 +197,16 @@ class Stack:
 
     def _load_weights(self, weights: list[Tensor]) -> None:
         """Lay the weights, (M, ...) each, out in one tensor, and build the layers on it."""
-        self.shapes = [w.shape[1:] for w in weights]
-        device = weights[0].device
-        sizes = [w.numel() for w in weights]
-        self.n_filling = -sum(sizes) % VECTOR
-        length = sum(sizes) + self.n_filling
-        self.params, self.grads = torch.zeros(length, device=device), torch.zeros(length, device=device)
-        self.blocks = [b.view_as(w) for b, w in zip(_split(self.params, sizes), weights, strict=True)]
-        grad_blocks = [b.view_as(w) for b, w in zip(_split(self.grads, sizes), weights, strict=True)]
+        shapes, device = [w.shape[1:] for w in weights], weights[0].device
+        self.optimizer_class = STACKED_OPTIMIZERS[optimizer_class(self.jobs[0].optimizer)]
+        in_pieces = self.optimizer_class.goes_in_pieces(sum(shape.numel() for shape in shapes), device)
+        self.layout = Layout(shapes, len(self.jobs), device, in_pieces=in_pieces)
+        self.params, self.grads = self.layout.zeros(), self.layout.zeros()
+        self.blocks, self.grad_blocks = self.layout.blocks(self.params), self.layout.blocks(self.grads)
         for block, w in zip(self.blocks, weights, strict=True):
             block.copy_(w)
-        self.grad_blocks = grad_blocks
 
-        by_name, trained = {}, iter(zip(self.blocks, grad_blocks, strict=True))
+        by_name, trained = {}, iter(zip(self.blocks, self.grad_blocks, strict=True))
         for name, p in self.jobs[0].module.named_parameters():
             still = None if p.requires_grad else torch.stack([job.module.get_parameter(name).detach() for job in self.jobs])
             by_name[name] = next(trained) if still is None else (still, None)
@@ -233,7 +227,7 @@ class Stack:
         self.backward_layers = self.layers[self.first :][::-1]
         self.norms = [layer for layer in self.layers if isinstance(layer, StackedBatchNorm)]
         self.kept = [t.clone() for t in self._changing()]
-        self.loss = StackedLoss(self.jobs[0].criterion, device)
+        self.loss = StackedLoss(self.jobs[0].criterion, children[0][last].out_features)
 
     def _read_optimizers(self) -> dict[str, list[Tensor]]:
         """Give what the models' optimizers remember of each weight, (M, ...)."""
@@ -247,10 +241,11 @@ class Stack:
 
     def _load_optimizer(self, states: dict[str, list[Tensor]], n_steps: int) -> None:
         groups = [job.optimizer.param_groups[0] for job in self.jobs]
-        cls = STACKED_OPTIMIZERS[optimizer_class(self.jobs[0].optimizer)]
-        self.optimizer = cls(groups, self.params, self.grads, self._spread, n_steps, self._rate_factors())
+        self.optimizer = self.optimizer_class(
+            groups, self.params, self.grads, self.layout, n_steps, self._rate_factors()
+        )
         for name, flat in self.optimizer.state.items():
-            for block, values in zip(self._as_blocks(flat), states.get(name, []), strict=False):
+            for block, values in zip(self.layout.blocks(flat), states.get(name, []), strict=False):
                 block.copy_(values)
         norms = [job.max_grad_norm for job in self.jobs]
         self.max_norm = None if norms[0] is None else self.params.new_tensor(norms)
@@ -299,7 +294,7 @@ class Stack:
             (first, min(first + at_once, n_full_batches), self.n_full) for first in range(0, n_full_batches, at_once)
         ]
         self.blocks_of_batches.append((n_full_batches, self.n_batches, self.n_last))
-        self._loss_buffer = self.params.new_empty((at_once if n_full_batches else 1, n_models, max(self.n_full, self.n_last)))
+        self._fetched = self.params.new_empty((0, 0))
         self.rates_change_by_batch = any(job.schedule and job.schedule.step_every == "batch" for job in self.jobs)
         self._load_generators()
         self.descent = self._load_descent() if descends(self.jobs[0]) else None
@@ -328,7 +323,7 @@ class Stack:
         real = torch.arange(self.n_batches * n_rows).view(-1, 1, n_rows) < torch.tensor(self.n_samples)[:, None]
         self._shares = real.double() / real.sum(2, keepdim=True)  # (n_batches, M, n_rows)
         groups = [job.optimizer.param_groups[0] for job in self.jobs]
-        return LinearDescent(self.X, self.y, groups, has_bias=len(self.shapes) > 1)
+        return LinearDescent(self.X, self.y, groups, has_bias=len(self.blocks) > 1)
 
     def _plain_rows(self, n_real: list[int], n_rows: int) -> Rows:
         """Describe batches without weights."""
@@ -340,31 +335,13 @@ class Stack:
         share = (real / torch.tensor(n_real).unsqueeze(1)).to(torch.float32).unsqueeze(1).to(self.y.device)
         return Rows(share, share, n_real)
 
-    def _spread(self, values: list[float]) -> float | Tensor:
-        """One number per model as one number, or as a tensor that fits `params`."""
-        if all(value == values[0] for value in values):
-            return float(values[0])
-        return self._spread_out([self.params.new_tensor(values)] * len(self.shapes))
-
-    def _spread_out(self, by_weight: list[Tensor]) -> Tensor:
-        """One number per model for each of its weights, as a tensor that fits `params`."""
-        parts = [t.view(-1, *[1] * len(s)).expand(-1, *s).reshape(-1) for t, s in zip(by_weight, self.shapes, strict=True)]
-        return torch.cat([*parts, self.params.new_zeros(self.n_filling)])
-
-    def _rate_factors(self) -> float | Tensor:
-        """What the learning rate of each weight is multiplied by."""
+    def _rate_factors(self) -> list[list[float]] | None:
+        """What the learning rate of each model is multiplied by for each weight; None for one everywhere."""
         factors = []
         for job, params in zip(self.jobs, self.params_of, strict=True):
             own = {id(p): group["lr_factor"] for group in job.optimizer.param_groups[1:] for p in group["params"]}
             factors.append([own.get(id(p), 1.0) for p in params])
-        if all(factor == 1.0 for of_model in factors for factor in of_model):
-            return 1.0
-        return self._spread_out(list(self.params.new_tensor(factors).T.contiguous()))
-
-    def _as_blocks(self, flat: Tensor) -> list[Tensor]:
-        n_models = len(self.jobs)
-        parts = _split(flat, [n_models * shape.numel() for shape in self.shapes])
-        return [part.view(n_models, *shape) for part, shape in zip(parts, self.shapes, strict=True)]
+        return None if all(factor == 1.0 for of_model in factors for factor in of_model) else factors
 
     def _changing(self) -> list[Tensor]:
         """Everything that training changes in the models."""
@@ -439,14 +416,14 @@ class Stack:
                 lrs.append(self.lrs)
                 self._change_rates()
         flat = self.optimizer.state.get("momentum_buffer")
-        momenta = None if flat is None or not self.optimizer.n_steps else _read_linear(self._as_blocks(flat))
+        momenta = None if flat is None or not self.optimizer.n_steps else _read_linear(self.layout.blocks(flat))
         lrs = torch.tensor(lrs, dtype=torch.float64)
         ends, momenta, losses = self.descent.run(_read_linear(self.blocks), momenta, lrs, n_epochs, n_steps)
         losses = losses.view(n_epochs, self.n_batches, n_models)
         self.optimizer.n_steps += n_steps
         _write_linear(self.blocks, ends[-1])
         if momenta is not None:
-            _write_linear(self._as_blocks(flat), momenta)
+            _write_linear(self.layout.blocks(flat), momenta)
         if not math.isfinite(losses.sum().item()):
             self._keep_before(ends.to(torch.float32), torch.isfinite(losses).all(1))
         return losses
@@ -457,7 +434,7 @@ class Stack:
         n_good = is_finite.to(torch.long).cumprod(0).sum(0).tolist()
         for m, n in enumerate(n_good):
             if 0 < n < len(ends):
-                _write_linear([block[m] for block in self._as_blocks(self.kept[0])], ends[n - 1, m])
+                _write_linear([block[m] for block in self.layout.blocks(self.kept[0])], ends[n - 1, m])
 
     def _batches_of_epochs(self, n_epochs: int) -> tuple[Tensor, Tensor]:
         """Give the rows and their shares, (n_epochs * n_batches, M, n_rows), of all batches, filled up to one size."""
@@ -519,24 +496,23 @@ class Stack:
     def _train_block(self, first: int, last: int, n_rows: int, losses_out: Tensor) -> None:
         """Train on batches of one size that are fetched together; write the models' mean losses, (n_batches, n_models)."""
         X, y, rows = self._fetch(first, last, n_rows)
-        losses = self._loss_buffer[: last - first, :, :n_rows]
-        for i in range(last - first):
-            self._train_step(X[i], y[i], rows[i], losses[i])
+        self.loss.begin(y, [of_batch.loss_weight for of_batch in rows])
+        for i, of_batch in enumerate(rows):
+            self._train_step(i, X[i], of_batch)
             if self.rates_change_by_batch:
                 self._change_rates()
-        weight = rows[0].loss_weight
-        if isinstance(weight, Tensor):
-            weight = torch.stack([r.loss_weight[:, 0] for r in rows])
-        torch.sum(losses * weight, 2, out=losses_out)
+        self.loss.end(losses_out)
 
-    def _fetch(self, first: int, last: int, n_rows: int) -> tuple[Tensor, Tensor, list[Rows]]:
-        """Give the rows of some batches: X (n_batches, M, N, I), y (n_batches, M, [O,] N), and what is known of them."""
+    def _fetch(self, first: int, last: int, n_rows: int) -> tuple[Sequence[Tensor], Tensor, list[Rows]]:
+        """Give the rows of some batches: X (M, N, I) of each, y (n_batches, M, [O,] N), and what is known of them."""
         if self._whole is not None:
             return self._whole
         is_last = last == self.n_batches
         index = self.last_index.unsqueeze(0) if is_last else self.index[first:last]
         flat, shape = index.reshape(-1), index.shape
-        X = rows_of(self.X, flat).to(self.y.device).view(*shape, self.X.shape[1])
+        if flat.shape != self._fetched.shape[:1]:
+            self._fetched = self.params.new_empty((len(flat), self.X.shape[1]), device=self.X.device)
+        X = rows_of(self.X, flat, self._fetched).to(self.y.device).view(*shape, self.X.shape[1]).unbind()
         y = self.y.index_select(0, flat).view(*shape, *self.y.shape[1:])
         if y.ndim == 4:
             y = y.transpose(2, 3) if y.shape[3] > 1 else y.view(*shape[:2], 1, shape[2])
@@ -556,11 +532,11 @@ class Stack:
             share = share / share.sum(2, keepdim=True)
         return Rows(weight * plain.loss_weight, share, plain.n_rows)
 
-    def _train_step(self, X: Tensor, y: Tensor, rows: Rows, losses: Tensor) -> None:
+    def _train_step(self, i: int, X: Tensor, rows: Rows) -> None:
         outputs = X
         for layer in self.layers:
             outputs = layer.forward(outputs, rows)
-        g = self.loss(outputs, y, rows.loss_weight, losses)
+        g = self.loss.gradient(i, outputs)
         for layer in self.backward_layers:
             g = layer.backward(g, rows)
         if self.max_norm is not None:
@@ -641,7 +617,7 @@ class Stack:
     def _of_model(self, m: int, tensors: list[Tensor]) -> list[Tensor]:
         """Views of what belongs to model m."""
         params, *buffers = tensors
-        return [block[m] for block in self._as_blocks(params)] + [buffer[m] for buffer in buffers]
+        return [block[m] for block in self.layout.blocks(params)] + [buffer[m] for buffer in buffers]
 
     def _finish(self, done: list[int]) -> None:
         """Give the results of some jobs back, and train on without them."""
@@ -662,7 +638,7 @@ class Stack:
             for m in keep:
                 norm.store(m)
         weights = [block[keep] for block in self.blocks]
-        states = {name: [b[keep] for b in self._as_blocks(flat)] for name, flat in self.optimizer.state.items()}
+        states = {name: [b[keep] for b in self.layout.blocks(flat)] for name, flat in self.optimizer.state.items()}
         for name in ("jobs", "params_of", "rates", "epochs", "best"):
             of_models = getattr(self, name)
             setattr(self, name, [of_models[m] for m in keep])
@@ -683,7 +659,7 @@ class Stack:
             return
         if not self.optimizer.n_steps:
             return
-        states = {name: self._as_blocks(flat) for name, flat in self.optimizer.state.items()}
+        states = {name: self.layout.blocks(flat) for name, flat in self.optimizer.state.items()}
         counts = optimizer_class(optimizer) is not torch.optim.SGD
         for i, p in enumerate(self.params_of[m]):
             state = {name: blocks[i][m].clone() for name, blocks in states.items()}
@@ -705,10 +681,6 @@ def train_stack(jobs: Sequence[TrainingJob], is_cancelled: Callable[[], bool] = 
     """
     with threads_for(jobs[0]):
         Stack(jobs, is_cancelled).train()
-
-
-def _split(flat: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
-    return flat[: sum(sizes)].split(sizes)
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -24,7 +24,7 @@ __all__ = ["Batches", "LoaderBatches", "rows_at_a_time", "rows_of"]
 DENSE_NUMBERS = 1 << 20
 
 
-def rows_of(X, index: Tensor | slice):
+def rows_of(X, index: Tensor | slice, out: Tensor | None = None):
     """Give some rows of a tensor, or of a CSR matrix as a sparse tensor, or of several by name.
 
     Parameters
@@ -33,6 +33,9 @@ def rows_of(X, index: Tensor | slice):
         All rows.
     index : Tensor of int or slice
         Which ones.
+    out : Tensor, default=None
+        Of `len(index)` rows: where chosen rows of a tensor may be written to. New memory for each batch costs more than
+        the rows do.
 
     Returns
     -------
@@ -42,7 +45,7 @@ def rows_of(X, index: Tensor | slice):
     if isinstance(X, Fields):
         return {name: rows_of(part, index) for name, part in X.items()}
     if isinstance(X, Tensor):
-        return X[index] if isinstance(index, slice) else X.index_select(0, index)
+        return X[index] if isinstance(index, slice) else torch.index_select(X, 0, index, out=out)
     if isinstance(X, RowSource):
         return X[index if isinstance(index, slice) else index.cpu().numpy()]
     part = X[index if isinstance(index, slice) else index.numpy()]

@@ -10,7 +10,7 @@ from torch import nn
 
 from skpt.fusion.layers import ELEMENTWISE, Rows, StackedLoss, stack_layer
 from skpt.modules.layers import Affine, BatchNorm1d, Dropout, Linear
-from skpt.training.criteria import build_criterion, row_losses
+from skpt.training.criteria import build_criterion, row_losses, takes_class_index
 
 sizes = {
     "n_models": st.integers(1, 4),
@@ -227,23 +227,30 @@ LOSSES = {
 def test_losses(name, weighted, n_models, n_rows, n_out, seed):
     cls, arguments = LOSSES[name]
     criterion = build_criterion(cls, arguments)
-    loss = StackedLoss(criterion, torch.device("cpu"))
+    n_out = max(2, n_out) if takes_class_index(criterion) else n_out
+    loss = StackedLoss(criterion, n_out)
     random = generator(seed)
-    n_out = max(2, n_out) if loss.takes_class_index else n_out
-    outputs = 2 * torch.randn(n_models, n_out, n_rows, generator=random)
-    if loss.takes_class_index:
-        targets = torch.randint(n_out, (n_models, n_rows), generator=random)
-    elif cls in (nn.MSELoss, nn.L1Loss, nn.HuberLoss, nn.SmoothL1Loss):
-        targets = torch.randn(n_models, n_out, n_rows, generator=random)
-    else:
-        targets = torch.randint(2, (n_models, n_out, n_rows), generator=random).float()
-    weight = torch.rand(n_models, 1, n_rows, generator=random) / n_rows if weighted else 1 / n_rows
-    losses = torch.full((n_models, n_rows), torch.nan)
-    gradient = loss(outputs.clone(), targets, weight, losses)
-    for m in range(n_models):
-        inputs = outputs[m].T.clone().requires_grad_()
-        of_model = targets[m] if loss.takes_class_index else targets[m].T
-        expected = row_losses(criterion, inputs, of_model)
-        torch.testing.assert_close(losses[m], expected, **TOLERANCE)
-        (expected * (weight[m, 0] if weighted else weight)).sum().backward()
-        torch.testing.assert_close(gradient[m], inputs.grad.T, **TOLERANCE)
+    for n_batches in (1, 3, 3):  # buffers are kept for each number of batches
+        outputs = 2 * torch.randn(n_batches, n_models, n_out, n_rows, generator=random)
+        if loss.takes_class_index:
+            targets = torch.randint(n_out, (n_batches, n_models, n_rows), generator=random)
+        elif cls in (nn.MSELoss, nn.L1Loss, nn.HuberLoss, nn.SmoothL1Loss):
+            targets = torch.randn(outputs.shape, generator=random)
+        else:
+            targets = torch.randint(2, outputs.shape, generator=random).float()
+        weights = [1 / n_rows] * n_batches
+        if weighted:
+            weights = list(torch.rand(n_batches, n_models, 1, n_rows, generator=random) / n_rows)
+        loss.begin(targets, weights)
+        gradients = [loss.gradient(i, outputs[i].clone()) for i in range(n_batches)]
+        means = torch.full((n_batches, n_models), torch.nan)
+        loss.end(means)
+        for i in range(n_batches):
+            for m in range(n_models):
+                inputs = outputs[i, m].T.clone().requires_grad_()
+                of_model = targets[i, m] if loss.takes_class_index else targets[i, m].T
+                losses = row_losses(criterion, inputs, of_model)
+                expected = (losses * (weights[i][m, 0] if weighted else weights[i])).sum()
+                torch.testing.assert_close(means[i, m], expected.detach(), **TOLERANCE)
+                expected.backward()
+                torch.testing.assert_close(gradients[i][m], inputs.grad.T, **TOLERANCE)
