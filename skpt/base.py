@@ -124,6 +124,9 @@ _FAR_FROM_PRETRAINED = 10.0
 # Multiplications of a row up to which a network other than a FeedForward predicts in double precision.
 _WORK_IN_DOUBLE = 2_000_000
 
+# Outputs of a layer that are computed at a time then: a megabyte, which stays in the cache.
+_NUMBERS_IN_DOUBLE = 2**17
+
 
 # Sets of parameters that were found good. scikit-learn's check of one takes longer than many a small fit, and a search
 # makes the same ones for every fold.
@@ -1198,10 +1201,11 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         X = self._read_for_prediction(X)
         self._set_training(False)  # a callback may ask between two epochs
         state = {name: t.double() if t.is_floating_point() else t for name, t in self.module_.state_dict().items()}
+        widest = max((p.shape[0] for p in self.module_.parameters() if p.ndim), default=1)
+        n_rows = min(rows_at_a_time(X), max(128, _NUMBERS_IN_DOUBLE // widest))
         with torch.no_grad():
             parts = [
-                torch.func.functional_call(self.module_, state, self._in_double(part)).numpy()
-                for part in _in_parts(X, rows_at_a_time(X))
+                torch.func.functional_call(self.module_, state, self._in_double(part)).numpy() for part in _in_parts(X, n_rows)
             ]
         return np.concatenate(parts)
 

@@ -11,6 +11,7 @@ from skpt.fusion.rendezvous import current_rendezvous
 from skpt.fusion.report import FusionReport, last_report
 from skpt.fusion.stack import train_stack, why_not_stacked
 from skpt.training.job import TrainingJob
+from skpt.training.threads import threads_for
 
 __all__ = ["FusedBackend", "FusionReport", "last_report", "note_alone", "train", "why_not_stacked"]
 
@@ -25,7 +26,8 @@ def train(job: TrainingJob) -> None:
     """
     rendezvous = current_rendezvous()
     if rendezvous is None:
-        train_stack([job])
+        with threads_for(job):
+            train_stack([job])
     else:
         rendezvous.train(job)
 

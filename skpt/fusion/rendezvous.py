@@ -214,7 +214,8 @@ class Rendezvous:
         try:
             try:
                 self._begin_turn()
-                result = function()
+                with one_thread():  # as many tasks run at a time as there are threads
+                    result = function()
             except BaseException as error:
                 future.set_exception(error)
             else:
@@ -397,10 +398,9 @@ class Rendezvous:
         by_job = {id(ticket.job): ticket for ticket in tickets}
         try:
             groups = make_groups([ticket.job for ticket in tickets], self.n_threads, self.memory_limit)
-            with one_thread():
-                futures = [self._trainers.submit(self._train_group, [by_job[id(job)] for job in group]) for group in groups]
-                for future in futures:
-                    future.result()
+            futures = [self._trainers.submit(self._train_group, [by_job[id(job)] for job in group]) for group in groups]
+            for future in futures:
+                future.result()
         except BaseException as error:  # a fault of ours must not leave tasks waiting for ever
             _log.exception("a stack failed")
             for ticket in by_job.values():
@@ -415,7 +415,8 @@ class Rendezvous:
         beginnings = [_Beginning(job) for job in group] if len(group) > 1 else []
         failed = False
         try:
-            train_stack(group, is_cancelled=_Look(self, tickets))
+            with one_thread():
+                train_stack(group, is_cancelled=_Look(self, tickets))
         except Exception as error:
             if beginnings:
                 _log.debug("a stack of %d failed (%r); its models train one by one", len(group), error)

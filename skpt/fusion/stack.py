@@ -28,7 +28,6 @@ from skpt.training.monitor import check_finite
 from skpt.training.optimizers import optimizer_class
 from skpt.training.schedules import LearningRate
 from skpt.training.sources import RowSource
-from skpt.training.threads import threads_for
 from skpt.training.transfer import follow_rates
 
 __all__ = ["Stack", "group_key", "train_stack", "why_not_stacked"]
@@ -679,8 +678,7 @@ def train_stack(jobs: Sequence[TrainingJob], is_cancelled: Callable[[], bool] = 
     is_cancelled : callable, default=lambda: False
         Asked before every step whether to stop.
     """
-    with threads_for(jobs[0]):
-        Stack(jobs, is_cancelled).train()
+    Stack(jobs, is_cancelled).train()
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
 from skpt.training.job import TrainingJob
 
-__all__ = ["one_thread", "threads_for"]
+__all__ = ["all_threads", "one_thread", "threads_for"]
 
 # Multiplications of a step from which a second thread pays (about 2 ms on one core).
 WORTH_SHARING = 100_000_000
@@ -53,8 +53,27 @@ def one_thread() -> Iterator[None]:
                 torch.set_num_threads(count)
 
 
+@contextmanager
+def all_threads() -> Iterator[None]:
+    """Let torch share work out as it did outside of `one_thread`, where the calling thread is inside."""
+    if not getattr(_local, "is_inside", False):
+        yield
+        return
+    count = torch.get_num_threads()
+    torch.set_num_threads(_count_outside)
+    _local.is_inside = False
+    try:
+        yield
+    finally:
+        _local.is_inside = True
+        torch.set_num_threads(count)
+
+
 def threads_for(job: TrainingJob) -> AbstractContextManager:
     """Give the context in which a job's steps run fastest: small steps on a CPU do not share their work.
+
+    Large steps do, also in a task of a fused call: a sum rounds otherwise when more threads share it, and a fit's numbers
+    must not depend on how it was called.
 
     Parameters
     ----------
@@ -64,11 +83,11 @@ def threads_for(job: TrainingJob) -> AbstractContextManager:
     Returns
     -------
     context manager
-        `one_thread`, or one that does nothing.
+        `one_thread` or `all_threads`.
     """
     n_weights = sum(p.numel() for p in job.module.parameters())
     # A weight meets each pixel of an image and each step of a sequence.
     shape = job.train.X.shape
     n_positions = math.prod(shape[2:]) if len(shape) == 4 else math.prod(shape[1:-1])
     work = 3 * min(job.train.batch_size, len(job.train.y)) * n_weights * n_positions
-    return one_thread() if job.train.y.device.type == "cpu" and work < WORTH_SHARING else nullcontext()
+    return one_thread() if job.train.y.device.type == "cpu" and work < WORTH_SHARING else all_threads()

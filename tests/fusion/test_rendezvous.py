@@ -104,6 +104,17 @@ def test_tasks_that_fit_several_times_or_never():
     assert sorted((group.n_models for group in report.groups), reverse=True)[0] >= 2
 
 
+def test_tasks_compute_in_one_thread_each():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        counts, _ = within(30, lambda: fused(lambda: Parallel()(delayed(torch.get_num_threads)() for _ in range(4))))
+        assert counts == [1] * 4
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_more_tasks_than_can_begin_at_a_time():
     found, report = within(
         60, lambda: fused(lambda: Parallel(pre_dispatch="all")(delayed(fit)(i % 3, max_epochs=1) for i in range(600)))

@@ -9,7 +9,7 @@ from torch import nn
 
 from skpt.modules import CNNModule, MLPModule
 from skpt.training.batches import Batches
-from skpt.training.threads import one_thread, threads_for
+from skpt.training.threads import all_threads, one_thread, threads_for
 
 
 @pytest.fixture(autouse=True)
@@ -29,6 +29,20 @@ def test_the_count_is_one_inside_and_put_back():
     assert torch.get_num_threads() == 2
     with pytest.raises(KeyboardInterrupt), one_thread():
         raise KeyboardInterrupt
+    assert torch.get_num_threads() == 2
+
+
+def test_all_threads_are_back_for_a_while_inside():
+    with all_threads():
+        assert torch.get_num_threads() == 2
+    with one_thread():
+        with pytest.raises(KeyboardInterrupt), all_threads():
+            assert torch.get_num_threads() == 2
+            with one_thread():
+                assert torch.get_num_threads() == 1
+            assert torch.get_num_threads() == 2
+            raise KeyboardInterrupt
+        assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == 2
 
 
@@ -100,3 +114,5 @@ def test_only_small_work_runs_in_one_thread(module, n_rows, shape, n_threads):
     with threads_for(job(module, n_rows, shape)) as nothing:
         assert torch.get_num_threads() == n_threads
         assert nothing is None
+    with one_thread(), threads_for(job(module, n_rows, shape)):
+        assert torch.get_num_threads() == n_threads, "in a task of a fused call too"
