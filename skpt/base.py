@@ -135,6 +135,15 @@ _MOST_KNOWN = 4096
 _PLAIN = (int, float, str, type, torch.device, type(None))  # what says all by its type and value
 
 
+def _known_by(value) -> tuple | None:
+    """Give what a plain value, or a tuple of some, is known by; None for anything else."""
+    if isinstance(value, _PLAIN):
+        return type(value), value
+    if type(value) is tuple and all(isinstance(each, _PLAIN) for each in value):
+        return tuple, tuple((type(each), each) for each in value)
+    return None
+
+
 @dataclass
 class _Rows:
     """Checked rows in the user's terms, and which of the rows that the user gave they are."""
@@ -374,18 +383,17 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     def _validate_params(self) -> None:
         constraints = {**self._parameter_constraints, **self._own_constraints}
         params = {name: getattr(self, name) for name in constraints if name in self._names}
-        key = None
-        if all(isinstance(value, _PLAIN) for value in params.values()):
-            key = type(self), *((type(value), value) for value in params.values())
-            if key in _KNOWN_GOOD:
-                return
+        key = type(self), *(_known_by(value) for value in params.values())
+        says_all = None not in key
+        if says_all and key in _KNOWN_GOOD:
+            return
         try:
             validate_parameter_constraints(constraints, params, caller_name=type(self).__name__)
         except InvalidParameterError as error:
             raise InvalidParameterError(f"{error}{_spelling_hint(str(error), params, constraints)}") from None
         self._find_optimizer()
         self._find_criterion()
-        if key is not None:
+        if says_all:
             if len(_KNOWN_GOOD) >= _MOST_KNOWN:
                 _KNOWN_GOOD.clear()
             _KNOWN_GOOD.add(key)
@@ -617,7 +625,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     def _validate(self, X, y="no_validation", *, reset: bool, **options):
         """Check as scikit-learn does; it takes some 50 us to find that a plain array is one, as long as some fits."""
         alone = isinstance(y, str)
-        if is_plain(X, ndim=2) and (alone or (is_plain(y, ndim=1) and len(X) == len(y))):
+        if is_plain(X, ndim=2) and (alone or (is_plain(y, ndim=1, integers=True) and len(X) == len(y))):
             if reset:
                 vars(self).pop("feature_names_in_", None)
                 self.n_features_in_ = X.shape[1]
@@ -1512,7 +1520,8 @@ class NetClassifier(NetEstimator, NeuralNetClassifier):
             y = y.toarray()
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
-        check_classification_targets(y)
+        if not (y.ndim == 1 and y.dtype.kind in "biu"):  # these are classes, whatever they hold
+            check_classification_targets(y)
         return X, y
 
     def _find_criterion(self):

@@ -212,7 +212,7 @@ def columns_without_numbers(X) -> list:
 _FLOATS = (np.dtype(np.float64), np.dtype(np.float32))
 
 
-def is_plain(a, ndim: int) -> bool:
+def is_plain(a, ndim: int, *, integers: bool = False) -> bool:
     """Whether it is an array of finite floating-point numbers, with one at least.
 
     Parameters
@@ -221,14 +221,18 @@ def is_plain(a, ndim: int) -> bool:
         What the user gave.
     ndim : int
         Number of dimensions that it must have.
+    integers : bool, default=False
+        Whether integers and booleans are as good.
 
     Returns
     -------
     bool
         True if there is nothing to check and nothing to convert.
     """
-    if type(a) is not np.ndarray or a.dtype not in _FLOATS or a.ndim != ndim or not a.size:
+    if type(a) is not np.ndarray or a.ndim != ndim or not a.size:
         return False
+    if a.dtype not in _FLOATS:
+        return integers and a.dtype.kind in "biu"
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(a.sum(dtype=np.float64)))
 

@@ -127,5 +127,9 @@ def loss_of_zeros(criterion: nn.Module, batches: Batches, output_shape: tuple[in
     """
     _, y, weight = batches.rows()
     y, weight = y[:n_rows], None if weight is None else weight[:n_rows]
-    losses = row_losses(criterion, torch.zeros(len(y), *output_shape, device=y.device), y)
+    is_class = type(criterion) in (nn.CrossEntropyLoss, nn.NLLLoss) and y.ndim == 1
+    seen = torch.arange(*output_shape, device=y.device) if is_class else y
+    losses = row_losses(criterion, torch.zeros(len(seen), *output_shape, device=y.device), seen)
+    if is_class:  # all rows of a class have one loss
+        losses = losses[y]
     return _mean(losses, weight)

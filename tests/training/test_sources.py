@@ -111,6 +111,7 @@ def test_items_of_several_shapes_are_refused():
         source[:]
 
 
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more processes than the machine has cores
 @pytest.mark.parametrize("taken", [False, True])
 def test_worker_processes_of_a_loader_read_the_whole(taken):
     items = Items(X, range(23))
