@@ -713,12 +713,12 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     def _wants_scaled_features(self) -> bool:
         return self.standardize_features
 
-    def _scaled(self, X):
-        return X if self.scaler_ is None else self.scaler_(X)
+    def _scaled(self, X, dtype=None):
+        return X if self.scaler_ is None else self.scaler_(X, dtype)
 
     def _encode_X(self, X):
         """Encode checked X, once."""
-        return to_float32(self._scaled(X))
+        return to_float32(self._scaled(X, np.float32))
 
     def _encoded(self, X):
         """Encode checked X; rows of a source when they are read."""

@@ -163,8 +163,8 @@ class _CNN(NetEstimator):
     def _encode_X(self, X):
         return torch.from_numpy(np.ascontiguousarray(X)) if X.dtype == np.uint8 else to_float32(X)
 
-    def _scaled(self, X):
-        return super()._scaled(as_numbers(X, np.float64))
+    def _scaled(self, X, dtype=None):
+        return super()._scaled(as_numbers(X, np.float64), dtype)
 
     def _augmented(self, x: Tensor) -> Tensor:
         if self.augment is None:

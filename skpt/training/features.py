@@ -114,12 +114,27 @@ class FeatureScaler:
         mean, scale = self._on_device
         return (X - mean) / scale
 
-    def __call__(self, X):
-        """Scale rows; dense X keeps its dtype."""
+    def __call__(self, X, dtype=None):
+        """Scale rows; dense X is computed with in its own dtype, and keeps it if none is given.
+
+        Raises
+        ------
+        InvalidInputError
+            If a number does not fit `dtype`.
+        """
         if sparse.issparse(X):
             return X.multiply(1.0 / self.scale).tocsr()
-        scaled = X - self.mean.astype(X.dtype)
-        scaled /= self.scale.astype(X.dtype)
+        mean, scale = self.mean.astype(X.dtype), self.scale.astype(X.dtype)
+        if dtype is None or X.dtype == dtype:
+            scaled = X - mean
+            scaled /= scale
+            return scaled
+        scaled = np.empty(X.shape, dtype)
+        with np.errstate(over="ignore"):
+            for part in _parts(X):  # nothing as large as X is made besides
+                some = X[part] - mean
+                scaled[part] = np.divide(some, scale, out=some)
+        _check_finite(scaled)
         return scaled
 
     def to_dict(self) -> dict[str, Any]:
@@ -177,8 +192,8 @@ def as_numbers(X: np.ndarray, dtype) -> np.ndarray:
     return numbers / dtype(255) if X.dtype == np.uint8 else numbers
 
 
-# Numbers that are read in double precision at a time: 8 MB.
-_NUMBERS_AT_ONCE = 1 << 20
+# Numbers that are read in double precision at a time: 1 MB, which stays in the cache.
+_NUMBERS_AT_ONCE = 1 << 17
 
 _TOO_LARGE = "Input X contains infinity or a value too large for dtype('float32'). Scale X, or remove such values."
 
