@@ -1,28 +1,21 @@
 """Peak memory of training on windows of a series and on a mapped file larger than memory may be, each in its own process."""
 
 import argparse
-import json
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.processes import in_a_process
 from benchmarks.timing import duration, machine, text_table
 
 GIB = 1 << 30
 
-PEAK = """
-import json, re, sys, time, warnings
-from pathlib import Path
+BEGINNING = """
+import json, sys, time, warnings
 import numpy as np
+from benchmarks.processes import peak_rss
 from skpt import MLPRegressor
 from skpt.datasets import make_windows
 warnings.simplefilter("ignore")
-
-def peak():
-    # Not ru_maxrss: that of a child begins with its parent's.
-    return 1024 * int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
-
 net = MLPRegressor((16,), max_epochs=1, batch_size=256, random_state=0)
 """
 
@@ -36,7 +29,7 @@ for start in range(0, n_rows, 1000):
 X, y = make_windows(series, length, target=0)
 start = time.perf_counter()
 net.fit(X.reshape(len(X), -1), y[:, 0])  # length rows lie one behind the other: flat windows are views too
-print(json.dumps([series.nbytes, peak(), time.perf_counter() - start]))
+print(json.dumps([series.nbytes, peak_rss(), time.perf_counter() - start]))
 """
 
 MAPPED = """
@@ -45,22 +38,15 @@ X = np.memmap(path, dtype=np.float32, mode="r", shape=(n_rows, n_columns))
 y = np.load(path + ".npy")
 start = time.perf_counter()
 net.fit(X, y)
-print(json.dumps([X.nbytes, peak(), time.perf_counter() - start]))
+print(json.dumps([X.nbytes, peak_rss(), time.perf_counter() - start]))
 """
-
-
-def in_a_process(program: str, *arguments) -> tuple[int, int, float]:
-    """Bytes of the data, bytes at the peak, seconds of the fit."""
-    command = [sys.executable, "-c", PEAK + program, *map(str, arguments)]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    return tuple(json.loads(run.stdout.splitlines()[-1]))
 
 
 def growth_with_windows(n_years: float, n_columns: int, length: int) -> tuple[int, float, float]:
     """Bytes of a series of quarters of an hour, how much each of its bytes costs, seconds of the fit."""
     n_rows = round(n_years * 365.25 * 96)
-    small, small_peak, _ = in_a_process(WINDOWS, n_rows // 10, n_columns, length)
-    n_bytes, peak, seconds = in_a_process(WINDOWS, n_rows, n_columns, length)
+    small, small_peak, _ = in_a_process(BEGINNING + WINDOWS, n_rows // 10, n_columns, length)
+    n_bytes, peak, seconds = in_a_process(BEGINNING + WINDOWS, n_rows, n_columns, length)
     return n_bytes, (peak - small_peak) / (n_bytes - small), seconds
 
 
@@ -96,7 +82,7 @@ def main(argv: list[str]) -> int:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "rows"
         write_rows(path, n_rows, 1024)
-        n_bytes, peak, seconds = in_a_process(MAPPED, path, n_rows, 1024)
+        n_bytes, peak, seconds = in_a_process(BEGINNING + MAPPED, path, n_rows, 1024)
     rows.append([f"mapped file of {n_bytes / GIB:g} GiB", f"{peak / 1e9:.2f} GB at the peak", "1 GB", duration(seconds)])
     print(text_table(["one epoch of an MLP", "measured", "limit", "fit"], rows))
     return 0

@@ -1,17 +1,16 @@
 """How a fused search grows with the number of candidates: seconds and memory, each size in a process of its own."""
 
 import argparse
-import json
-import subprocess
-import sys
 
+from benchmarks.processes import in_a_process
 from benchmarks.timing import duration, machine, text_table
 
 SIZES = (1, 4, 16, 64, 256)
 
 PROGRAM = """
-import json, resource, sys, time, warnings
+import json, sys, time, warnings
 import joblib, numpy as np
+from benchmarks.processes import peak_rss
 from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
 from skpt import MLPClassifier
@@ -21,14 +20,13 @@ X, y = load_digits(return_X_y=True)
 net = MLPClassifier((100,), max_epochs=20, batch_size=32, random_state=0)
 with joblib.parallel_config("skpt"):
     GridSearchCV(net.set_params(max_epochs=1), {"lr": [1e-3, 1e-2]}, cv=2).fit(X / 16, y)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_rss()
 search = GridSearchCV(net.set_params(max_epochs=20), {"lr": np.geomspace(1e-4, 1e-2, n_candidates)}, cv=5, refit=False)
 start = time.perf_counter()
 with joblib.parallel_config("skpt", memory_limit=limit):
     search.fit(X / 16, y)
 seconds = time.perf_counter() - start
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps([seconds, before / 1024, after / 1024]))
+print(json.dumps([seconds, before, peak_rss()]))
 """
 
 
@@ -40,9 +38,8 @@ def main(argv: list[str]) -> int:
     print(machine())
     rows = []
     for size in arguments.sizes:
-        command = [sys.executable, "-c", PROGRAM, str(size), str(arguments.memory_limit)]
-        run = subprocess.run(command, capture_output=True, text=True, check=True)
-        seconds, before, after = json.loads(run.stdout.splitlines()[-1])
-        rows.append([str(size), duration(seconds), duration(seconds / size), f"{after:.0f} MiB", f"{after - before:.0f} MiB"])
+        seconds, before, after = in_a_process(PROGRAM, size, arguments.memory_limit)
+        own, peak = (f"{n / (1 << 20):.0f} MiB" for n in (after - before, after))
+        rows.append([str(size), duration(seconds), duration(seconds / size), peak, own])
     print(text_table(["candidates x 5 folds", "seconds", "per candidate", "peak RSS", "of it the search's"], rows))
     return 0
