@@ -367,7 +367,7 @@ class Recurrent(_DrawsWeights, nn.RNNBase):
             settings = (weights, True, n_layers, 0.0, self.training, self.bidirectional)
             X, *of_part = run(X, packing.batch_sizes, first, *settings) if packed else run(X, first, *settings, True)
             last.append(of_part)
-        state = tuple(torch.cat(parts) for parts in zip(*last, strict=True))
+        state = tuple(torch.cat(parts) if len(parts) > 1 else parts[0] for parts in zip(*last, strict=True))
         if packed:
             packing = PackedSequence(X, *packing[1:])
             X, _ = pad_packed_sequence(packing, batch_first=True, total_length=n_steps)

@@ -94,11 +94,17 @@ class FeatureScaler:
             for rows in parts:
                 part = as_numbers(X[rows], np.float64) - guess
                 share = np.ones(len(part)) if weight is None else weight[rows]
-                share = np.broadcast_to(share.reshape(-1, *[1] * (X.ndim - 1)), part.shape) * ~np.isnan(part)
-                part = np.nan_to_num(part, copy=False, nan=0.0, posinf=np.inf, neginf=-np.inf)
-                total = total + share.sum(axis=others)
-                sums = sums + (share * part).sum(axis=others)
-                squares = squares + (share * part**2).sum(axis=others)
+                missing = np.isnan(part)
+                if missing.any():
+                    share = share.reshape(-1, *[1] * (X.ndim - 1)) * ~missing
+                    part = np.nan_to_num(part, copy=False, nan=0.0, posinf=np.inf, neginf=-np.inf)
+                    total = total + share.sum(axis=others)
+                    sums = sums + (share * part).sum(axis=others)
+                    squares = squares + (share * np.square(part, out=part)).sum(axis=others)
+                else:
+                    total = total + share.sum() * (part[0].size // X.shape[axis])
+                    sums = sums + share @ part.sum(axis=others[1:])
+                    squares = squares + share @ np.square(part, out=part).sum(axis=others[1:])
             centre = sums / np.maximum(total, np.finfo(np.float64).tiny)
             var = squares / np.maximum(total, np.finfo(np.float64).tiny) - centre**2
         if not np.isfinite(var).all():
