@@ -9,6 +9,7 @@ batches, draw from the same generators, and end in the same attributes.
 from __future__ import annotations
 
 import copy
+import fnmatch
 import inspect
 import logging
 import os
@@ -911,7 +912,15 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     def initialize_optimizer(self, triggered_directly=None):
         """Build the optimizer over all weights."""
         optimizer, defaults = self._find_optimizer()
-        (groups,), settings = self.get_params_for_optimizer("optimizer", self.get_all_learnable_params())
+        named = list(self.get_all_learnable_params())
+        for pattern, _ in self.get_params_for("optimizer").get("param_groups", []):
+            names = [name for name, _ in named]
+            if not fnmatch.filter(names, pattern):  # skorch would train on without what was asked for
+                raise InvalidInputError(
+                    f"The pattern {pattern!r} in optimizer__param_groups of {type(self).__name__} matches no weights."
+                    f"{nearest_name(pattern, names)}"
+                )
+        (groups,), settings = self.get_params_for_optimizer("optimizer", named)
         settings = {**defaults, **settings}
         if self.weight_decay:
             settings.setdefault("weight_decay", self.weight_decay)

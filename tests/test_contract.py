@@ -198,6 +198,8 @@ def test_parameter_groups_have_settings_of_their_own(estimator):
     held = quick(estimator, optimizer="sgd", optimizer__param_groups=[(bias, {"lr": 0.0})]).fit(X, y)
     first = weights_of(quick(estimator).initialize(X, y))
     np.testing.assert_array_equal(weights_of(held)[bias], first[bias])
+    with pytest.raises(InvalidInputError, match=f"'{bias}_' in optimizer__param_groups of .* Did you mean '{bias}'"):
+        quick(estimator, optimizer__param_groups=[(f"{bias}_", {"lr": 0.0})]).fit(X, y)
     changed = (output_weight(held) != first[output_name(held)]).mean()
     assert changed == 1 if estimator in FEED_FORWARD else changed > 0.5  # a unit of the others may never be active
 
