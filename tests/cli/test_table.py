@@ -274,7 +274,7 @@ def test_file_that_cannot_be_used_is_an_error(write, content, said):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"a,y\n1,2\n" * 1000)[:-20]])
+@pytest.mark.parametrize("content", [b"no gzip", gzip.compress(b"a,y\n1,2\n" * 1000)[:-20]], ids=["text", "cut"])
 def test_broken_compression_is_an_error(write, content):
     path = write(content, "table.csv.gz")
     with pytest.raises(InvalidInputError, match=re.escape(f"cannot read {path}: ")):
