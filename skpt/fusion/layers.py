@@ -346,6 +346,7 @@ class StackedLoss:
         if type(criterion) is nn.BCEWithLogitsLoss and _is_plain(criterion):
             self._compute = self._bce
         self._all_targets: Tensor | None = None
+        self._weights: list[float] | list[Tensor] = []
         self._losses = self._kept = torch.empty(0)
 
     def begin(self, targets: Tensor, weights: list[float] | list[Tensor]) -> None:
@@ -358,9 +359,9 @@ class StackedLoss:
         weights : list of float, or of Tensor of shape (M, 1, N)
             The rows' weights in each batch.
         """
+        if targets is self._all_targets and all(a is b for a, b in zip(weights, self._weights, strict=True)):
+            return  # the one batch that there is
         self._weights = weights
-        if targets is self._all_targets and not isinstance(weights[0], Tensor):
-            return
         n_batches, n_models, n_rows = len(targets), targets.shape[1], targets.shape[-1]
         self._all_targets, self._targets = targets, targets.unbind()
         shape = n_batches, n_models, self.n_outputs, n_rows
@@ -411,9 +412,8 @@ class StackedLoss:
 
     def _cross_entropy(self, i, outputs, weight):
         p = torch.exp(torch.log_softmax(outputs, 1, out=self._kept_of[i]), out=outputs)
-        if isinstance(weight, Tensor):
-            return torch.addcmul(self._pull[i], p, weight, out=outputs)
-        return torch.add(self._pull[i], p, alpha=weight, out=outputs)
+        # Two roundings, whether the weights are one number or each row has its own.
+        return p.mul_(weight).add_(self._pull[i])
 
     def _mse(self, i, outputs, weight):
         residual = torch.sub(outputs, self._targets[i], out=self._kept_of[i])

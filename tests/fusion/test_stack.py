@@ -279,6 +279,26 @@ def test_company_changes_nothing(n_models, batch_norm, optimizer, criterion, n_s
             torch.testing.assert_close(s, t, rtol=1e-5, atol=1e-7)
 
 
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("criterion", ["mse", "cross_entropy", "bce"])
+@pytest.mark.parametrize("hidden", [(16,), (64,)], ids=["small", "stepped by torch's kernel"])
+def test_company_changes_no_bit_where_sizes_fill_vectors(optimizer, criterion, hidden):
+    def jobs():
+        shape = {"n_samples": 64, "n_features": 16, "n_outputs": 16, "hidden": hidden, "batch_size": 16}
+        return [
+            make_job(m, optimizer=optimizer, criterion=criterion, weighted=m == 1, max_epochs=3 + m % 2, lr=lr, **shape)
+            for m, lr in enumerate([0.01, 0.01, 0.02, 0.01])
+        ]
+
+    alone, together = jobs(), jobs()
+    for job in alone:
+        train_stack([job])
+    train_stack(together)
+    for a, b in zip(alone, together, strict=True):
+        for s, t in zip(state(a), state(b), strict=True):
+            torch.testing.assert_close(s, t, rtol=0, atol=0)
+
+
 def test_who_diverges_leaves_the_others_alone():
     good, bad, reference = make_job(1, max_epochs=5), make_job(2, max_epochs=5, lr=1e30), make_job(1, max_epochs=5)
     assert group_key(good) == group_key(bad)
