@@ -37,6 +37,14 @@ _TEXTS = {
     ),
 }
 
+_HIDDEN = {
+    "dropout": (
+        "float in [0, 1)",
+        "Probability that a unit of a hidden layer is dropped in a training step. The last layer, of `n_units`, is none: where "
+        "`hidden_layer_sizes` is empty, nothing is dropped.",
+    ),
+}
+
 
 class Reader:
     """What an estimator asks a branch to do with its input: a mixin before a family of estimators.
@@ -81,12 +89,13 @@ class Branch(BaseEstimator):
 
     family: type[NetEstimator]
     reader_class: type[Reader]
+    _own_texts: dict = {}
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         signature = inspect.signature(cls.__init__)
         signature = signature.replace(parameters=[p for p in signature.parameters.values() if p.name != "self"])
-        texts = {**cls.family._parameter_texts, **cls.family._own_texts, **_TEXTS}
+        texts = {**cls.family._parameter_texts, **cls.family._own_texts, **_TEXTS, **cls._own_texts}
         cls.__doc__ = complete_parameters(cls.__doc__, signature, texts)
         own = {
             "__module__": cls.__module__,
@@ -176,6 +185,7 @@ class DenseBranch(Branch):
     """
 
     family = _MLP
+    _own_texts = _HIDDEN
 
     def __init__(
         self, n_units=64, hidden_layer_sizes=(), *, activation="relu", dropout=0.0, batch_norm=False, initialization="default"
@@ -204,6 +214,7 @@ class CNNBranch(Branch):
     """
 
     family = _CNN
+    _own_texts = _HIDDEN
 
     def __init__(
         self,
@@ -374,9 +385,9 @@ class CategoryNumbers:
     def __init__(self, categories):
         self.categories = [np.asarray(each, dtype=np.float64) for each in categories]
 
-    def __call__(self, X: np.ndarray) -> np.ndarray:
-        """Give the numbers, (n_samples, n_columns)."""
-        numbers = np.zeros(X.shape)
+    def __call__(self, X: np.ndarray, dtype=None) -> np.ndarray:
+        """Give the numbers, (n_samples, n_columns), in double precision if no dtype is given."""
+        numbers = np.zeros(X.shape, dtype)
         for i, known in enumerate(self.categories):
             place = np.searchsorted(known, X[:, i]).clip(max=len(known) - 1)
             numbers[:, i] = np.where(known[place] == X[:, i], place + 1, 0)
