@@ -509,8 +509,8 @@ class Stack:
         is_last = last == self.n_batches
         index = self.last_index.unsqueeze(0) if is_last else self.index[first:last]
         flat, shape = index.reshape(-1), index.shape
-        if flat.shape != self._fetched.shape[:1]:
-            self._fetched = self.params.new_empty((len(flat), self.X.shape[1]), device=self.X.device)
+        if isinstance(self.X, Tensor) and flat.shape != self._fetched.shape[:1]:
+            self._fetched = self.X.new_empty((len(flat), self.X.shape[1]))
         X = rows_of(self.X, flat, self._fetched).to(self.y.device).view(*shape, self.X.shape[1]).unbind()
         y = self.y.index_select(0, flat).view(*shape, *self.y.shape[1:])
         if y.ndim == 4:
