@@ -240,9 +240,7 @@ class Stack:
 
     def _load_optimizer(self, states: dict[str, list[Tensor]], n_steps: int) -> None:
         groups = [job.optimizer.param_groups[0] for job in self.jobs]
-        self.optimizer = self.optimizer_class(
-            groups, self.params, self.grads, self.layout, n_steps, self._rate_factors()
-        )
+        self.optimizer = self.optimizer_class(groups, self.params, self.grads, self.layout, n_steps, self._rate_factors())
         for name, flat in self.optimizer.state.items():
             for block, values in zip(self.layout.blocks(flat), states.get(name, []), strict=False):
                 block.copy_(values)

@@ -1,0 +1,52 @@
+"""Which models share a stack, and where their weights lie in it."""
+
+from collections import Counter
+from itertools import pairwise
+from types import SimpleNamespace
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from skpt.fusion.grouping import _share_out
+from skpt.fusion.layout import PIECE, VECTOR, Layout
+
+
+@given(epochs=st.lists(st.integers(1, 5), min_size=1, max_size=40), n_groups=st.integers(1, 6))
+def test_models_are_shared_out_evenly_and_neighbours_stay_together(epochs, n_groups):
+    members = [SimpleNamespace(max_epochs=n, place=i) for i, n in enumerate(sorted(epochs, reverse=True))]
+    groups = _share_out(members, n_groups)
+    assert sorted(m.place for group in groups for m in group) == list(range(len(members)))
+    sizes = [len(group) for group in groups]
+    assert max(sizes) - min(sizes) <= 1
+    for n in set(epochs):
+        shares = [Counter(m.max_epochs for m in group)[n] for group in groups]
+        assert max(shares) - min(shares) <= 1
+    for group in groups:
+        for a, b in pairwise(group):
+            assert a.max_epochs > b.max_epochs or b.place == a.place + 1
+
+
+@given(
+    shapes=st.lists(st.lists(st.integers(1, 7), min_size=1, max_size=2), min_size=1, max_size=4),
+    n_models=st.integers(1, 5),
+    in_pieces=st.booleans(),
+)
+def test_a_layout_has_a_place_for_every_number(shapes, n_models, in_pieces):
+    layout = Layout([torch.Size(shape) for shape in shapes], n_models, torch.device("cpu"), in_pieces=in_pieces)
+    flat = layout.zeros()
+    assert len(flat) % VECTOR == 0
+    blocks = layout.blocks(flat)
+    for block in blocks:
+        block += 1
+    assert flat.max() == 1 and flat.sum() == sum(block.numel() for block in blocks), "no number lies in two blocks"
+    values = [[10.0 * m + i for i in range(len(shapes))] for m in range(n_models)]
+    for i, (block, shape) in enumerate(zip(layout.blocks(layout.spread_by_weight(values)), shapes, strict=True)):
+        assert block.shape == (n_models, *shape)
+        assert all((block[m] == values[m][i]).all() for m in range(n_models))
+    for i, block in enumerate(blocks):
+        for m in range(n_models):
+            piece = layout.piece(flat, i, m, m + 1)
+            assert piece.data_ptr() == block[m].data_ptr() and piece.sum() == block[m].numel()
+            assert not in_pieces or (piece.storage_offset() % PIECE == 0 and len(piece) % PIECE == 0)
+    assert layout.spread([2.0] * n_models) == 2.0
