@@ -90,15 +90,18 @@ class FusedBackend(ParallelBackendBase):
     def start_call(self) -> None:
         """Begin a parallel call; see joblib."""
         outer = current_rendezvous()
+        # Joblib looks for results again and again, and sleeps 10 ms in between: where it may, the call itself waits for them.
+        # Who wants results as they come, or only for so long, looks for them itself.
+        waits = self.parallel.timeout is None and not self.parallel.return_generator
         if outer is not None:
             self._call = _NestedCall(outer)
         elif self.n_processes > 1 or self.executor is not None:
             n_processes = max(2, self.n_processes)
-            self._call = _ProcessesCall(self.executor, n_processes, self.inner_max_num_threads, self.memory_limit)
+            self._call = _ProcessesCall(
+                self.executor, n_processes, self.inner_max_num_threads, self.memory_limit, waits=waits
+            )
         else:
-            # Who wants results as they come, or only for so long, looks for them itself.
-            in_time = self.parallel.timeout is None and not self.parallel.return_generator
-            self._call = _RootCall(self.inner_max_num_threads or cpu_count(), self.memory_limit, waits=in_time)
+            self._call = _RootCall(self.inner_max_num_threads or cpu_count(), self.memory_limit, waits=waits)
 
     def submit(self, func: Callable, callback: Callable | None = None) -> Future:
         """Hand over a task; see joblib."""
@@ -132,7 +135,7 @@ class _RootCall:
 
     def __init__(self, n_threads: int, memory_limit: int, *, waits: bool):
         self.rendezvous = Rendezvous(n_threads, memory_limit)
-        self.waits = waits  # joblib would look again and again, and sleep 10 ms in between
+        self.waits = waits
         # scikit-learn's catch_warnings overlap in threads and may leave each other's filters behind.
         self.warnings = warnings.catch_warnings()
         self.warnings.__enter__()
@@ -185,8 +188,10 @@ class _NestedCall:
 class _ProcessesCall:
     """A call whose tasks are shared out among worker processes."""
 
-    def __init__(self, executor: Executor | None, n_processes: int, n_threads: int | None, memory_limit: int):
-        self.own = executor is None
+    def __init__(
+        self, executor: Executor | None, n_processes: int, n_threads: int | None, memory_limit: int, *, waits: bool
+    ):
+        self.own, self.waits = executor is None, waits
         self.executor = executor or get_reusable_executor(max_workers=n_processes, timeout=300)
         self.n_processes = n_processes
         self.settings = (n_threads or max(1, cpu_count() // n_processes), memory_limit)
@@ -194,9 +199,10 @@ class _ProcessesCall:
         self.started = time.perf_counter()
         self.collected: list[tuple[Callable, Future]] = []
         self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        self.n_back = 0
         self.under_way: list[Future] = []
-        self.handed_over = False
-        self.cancelled = False
+        self.has_failed = self.cancelled = False
 
     def submit(self, func, callback) -> Future:
         future: Future = Future()
@@ -209,7 +215,14 @@ class _ProcessesCall:
     @contextmanager
     def waiting(self) -> Iterator[None]:
         self._send()
+        if self.waits:
+            self._wait()
         yield
+
+    def _wait(self) -> None:
+        """Wait until all that is under way is back, or something failed."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.has_failed or self.cancelled or self.n_back == len(self.under_way))
 
     def _send(self) -> None:
         """Share out what was collected."""
@@ -230,15 +243,23 @@ class _ProcessesCall:
             self.report.merge(report)
         except BaseException as error:
             outcomes = [(False, error)] * len(share)
-        for (_, future), (is_good, value) in zip(share, outcomes, strict=True):
-            if is_good:
-                future.set_result(value)
-            else:
-                future.set_exception(value)
-        self._send()
+        try:
+            for (_, future), (is_good, value) in zip(share, outcomes, strict=True):
+                if is_good:
+                    future.set_result(value)
+                else:
+                    self.has_failed = True
+                    future.set_exception(value)
+            self._send()
+        finally:
+            with self.changed:
+                self.n_back += 1
+                self.changed.notify_all()
 
     def cancel(self) -> None:
-        self.cancelled = True
+        with self.changed:
+            self.cancelled = True
+            self.changed.notify_all()
         for carried in self.under_way:
             carried.cancel()
         if self.own:
