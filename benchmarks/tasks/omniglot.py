@@ -8,8 +8,8 @@ from sklearn.linear_model import LogisticRegression
 from benchmarks.accuracy import Task
 from skpt import CNNBranch, DenseBranch, MultiInputClassifier, MultiTaskEstimator
 
-# Chosen on drawers 11 to 15, having trained on the first ten. With batch normalisation all are better by some 0.05, but the
-# alphabet does not help the characters; without it, it does.
+# Chosen on drawers 11 to 15, having trained on the first ten. That the alphabet helps the characters there is not sure on the
+# test drawers (README). With batch normalisation all are better by some 0.05, and it does not help either.
 TRUNK = CNNBranch(256, channels=(32, 64, 64), hidden_layer_sizes=(256,), dropout=0.5)
 TRAINING = {"lr": 3e-3, "lr_schedule": "one_cycle", "max_epochs": 20, "batch_size": 32}
 WEIGHT = 0.5  # of the alphabet, beside the character
