@@ -16,6 +16,7 @@ import joblib
 import numpy as np
 import pytest
 import torch
+from joblib import Parallel, delayed
 from scipy import sparse
 from sklearn.base import BaseEstimator, RegressorMixin, clone, is_classifier
 from sklearn.compose import TransformedTargetRegressor
@@ -48,6 +49,7 @@ from skorch.callbacks import Callback
 
 from skpt import LinearClassifier, LinearRegressor, MLPClassifier, MLPRegressor
 from skpt.fusion import FusedBackend, last_report
+from skpt.fusion import backend as backend_module
 from tests.configurations import make_data
 from tests.fusion.comparison import (
     assert_no_thread_is_left,
@@ -210,6 +212,13 @@ def check_search_in_workers(**settings):
 
 def test_worker_processes():
     check_search_in_workers(n_jobs=2)
+
+
+def test_tasks_that_are_handed_over_while_others_are_under_way(monkeypatch):
+    monkeypatch.setattr(backend_module, "WIDTH", 2)
+    with ThreadPoolExecutor(2) as executor:
+        found, _ = fused(lambda: Parallel()(delayed(pow)(i, 2) for i in range(41)), executor=executor)
+    assert found == [i**2 for i in range(41)]
 
 
 @pytest.mark.slow
