@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 
+import numpy as np
 import pytest
 
 import skpt
@@ -104,8 +105,11 @@ def test_main_job_runs_in_a_process_of_its_own(tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_ends_a_process_with_130():
-    program = [sys.executable, "-u", "-m", "skpt", "compare"]
+def test_ctrl_c_ends_a_process_with_130(tmp_path):
+    rows = np.random.default_rng(0).normal(size=(20_000, 4))  # half a minute's work
+    table = tmp_path / "table.csv"
+    np.savetxt(table, np.column_stack([rows, rows.sum(axis=1)]), delimiter=",", header="a,b,c,d,y", comments="")
+    program = [sys.executable, "-u", "-m", "skpt", "compare", str(table), "--target", "y"]
     with subprocess.Popen(program, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         process.stdout.readline()  # the data are read, training begins
         time.sleep(1)
