@@ -2,8 +2,8 @@
 
 Settings were chosen by cross-validation within each of the training parts of the first five splits; what tests one split may
 train another, as in any repeated split. There the photographs take 1 to 2 % off the error of the table alone. Convolutional
-networks found nothing in the pixels of so few houses, grey or in colour, nor did kernels. How much edge of which direction
-there is where (as in Dalal and Triggs, 2005) helps, and does harm where the photographs are dealt out to the houses at random.
+networks found nothing in the grey pixels of so few houses, nor did kernels; a net of colours did harm. How much edge of which
+direction there is where (as in Dalal and Triggs, 2005) helps, and does harm where the photographs are dealt out at random.
 
 One net of both inputs learns the edges by heart unless their weights are held very small. In two steps, the net of the table
 comes first, then a linear one of the edges learns what is left of the prices of houses that the first was not trained on.
