@@ -347,7 +347,7 @@ class StackedLoss:
             self._compute = self._bce
         self._all_targets: Tensor | None = None
         self._weights: list[float] | list[Tensor] = []
-        self._losses = self._kept = torch.empty(0)
+        self._buffers: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
 
     def begin(self, targets: Tensor, weights: list[float] | list[Tensor]) -> None:
         """Take the targets of some batches.
@@ -365,9 +365,10 @@ class StackedLoss:
         n_batches, n_models, n_rows = len(targets), targets.shape[1], targets.shape[-1]
         self._all_targets, self._targets = targets, targets.unbind()
         shape = n_batches, n_models, self.n_outputs, n_rows
-        if self._kept.shape != shape:
-            self._kept = torch.empty(shape, device=targets.device)
-            self._losses = torch.empty((n_batches, n_models, n_rows), device=targets.device)
+        if shape not in self._buffers:
+            without_outputs = n_batches, n_models, n_rows
+            self._buffers[shape] = tuple(torch.empty(size, device=targets.device) for size in (shape, without_outputs))
+        self._kept, self._losses = self._buffers[shape]
         self._kept_of, self._losses_of = self._kept.unbind(), self._losses.unbind()
         if self._compute == self._cross_entropy:
             weight = torch.stack(weights).neg_() if isinstance(weights[0], Tensor) else -weights[0]

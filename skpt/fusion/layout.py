@@ -34,7 +34,7 @@ class Layout:
     """
 
     def __init__(self, shapes: Sequence[torch.Size], n_models: int, device: torch.device, *, in_pieces: bool = False):
-        self.shapes, self.n_models, self.device = list(shapes), n_models, device
+        self.shapes, self.n_models, self.device, self.in_pieces = list(shapes), n_models, device, in_pieces
         sizes = [shape.numel() for shape in self.shapes]
         self.strides = [size + (-size % PIECE if in_pieces else 0) for size in sizes]
         self.starts = [n_models * sum(self.strides[:i]) for i in range(len(sizes))]

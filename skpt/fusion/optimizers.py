@@ -145,7 +145,6 @@ class StackedAdam(StackedOptimizer):
     def __init__(self, groups, params, grads, layout, n_steps=0, factors=None):
         super().__init__(groups, params, grads, layout, n_steps, factors)
         n_models, n_weights = layout.n_models, len(layout.shapes)
-        self.in_pieces = self.goes_in_pieces(sum(shape.numel() for shape in layout.shapes), params.device)
         self._own = [  # what of a model's rates does not change while it trains: the decay, and each weight's factor
             (group.get("weight_decay", 0.0), tuple(of_model))
             for group, of_model in zip(groups, factors or [[1.0] * n_weights] * n_models, strict=True)
@@ -159,11 +158,15 @@ class StackedAdam(StackedOptimizer):
         return device.type == "cpu" and n_numbers >= WORTH_A_CALL
 
     def update(self, lrs: list[float]) -> None:
-        if self.in_pieces:
+        if self.layout.in_pieces:
             self.call_kernel(lrs)
         else:
-            self.decay()
-            self.descend(lrs)
+            self.update_all(lrs)
+
+    def update_all(self, lrs: list[float]) -> None:
+        """Make a step by operations on all weights of all models."""
+        self.decay()
+        self.descend(lrs)
 
     def call_kernel(self, lrs: list[float]) -> None:
         """Make a step by torch's kernel, all weights of one rate and decay in a call."""
@@ -230,10 +233,7 @@ class StackedAdamW(StackedAdam):
 
     kernel = staticmethod(fused_adamw_)
 
-    def update(self, lrs: list[float]) -> None:
-        if self.in_pieces:
-            self.call_kernel(lrs)
-            return
+    def update_all(self, lrs: list[float]) -> None:
         if isinstance(self.weight_decay, Tensor) or self.weight_decay:
             torch.mul(self.params, self.rate(lrs), out=self.scratch).mul_(self.weight_decay)
             self.params.sub_(self.scratch)

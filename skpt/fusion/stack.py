@@ -507,9 +507,9 @@ class Stack:
         is_last = last == self.n_batches
         index = self.last_index.unsqueeze(0) if is_last else self.index[first:last]
         flat, shape = index.reshape(-1), index.shape
-        if isinstance(self.X, Tensor) and flat.shape != self._fetched.shape[:1]:
+        if isinstance(self.X, Tensor) and len(flat) > len(self._fetched):
             self._fetched = self.X.new_empty((len(flat), self.X.shape[1]))
-        X = rows_of(self.X, flat, self._fetched).to(self.y.device).view(*shape, self.X.shape[1]).unbind()
+        X = rows_of(self.X, flat, self._fetched[: len(flat)]).to(self.y.device).view(*shape, self.X.shape[1]).unbind()
         y = self.y.index_select(0, flat).view(*shape, *self.y.shape[1:])
         if y.ndim == 4:
             y = y.transpose(2, 3) if y.shape[3] > 1 else y.view(*shape[:2], 1, shape[2])
