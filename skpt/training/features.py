@@ -29,6 +29,10 @@ class FeatureScaler:
         self.mean, self.scale = np.asarray(mean, dtype=np.float64), np.asarray(scale, dtype=np.float64)
         self._on_device: tuple[torch.Tensor, ...] | None = None  # both as a batch takes them; made once
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave out what lies on a device that another machine may lack."""
+        return {**vars(self), "_on_device": None}
+
     @classmethod
     def from_rows(cls, X, weight: np.ndarray | None) -> FeatureScaler:
         """Learn from the training rows, (n_samples, n_features).

@@ -1,12 +1,16 @@
 """Features: scaling as scikit-learn's StandardScaler, and numbers that fit float32."""
 
+import pickle
+
 import numpy as np
 import pytest
+import torch
 from scipy import sparse
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_X_y
 
 from skpt.exceptions import InvalidInputError
+from skpt.training import features
 from skpt.training.features import FeatureScaler, is_plain, to_float32
 
 X = np.random.default_rng(0).standard_normal((50, 4)) * [1, 1e-6, 1e6, 3] + [0, 5, 1e6, 0]
@@ -19,6 +23,45 @@ def test_scaling_is_that_of_standard_scaler(weight):
     np.testing.assert_allclose(scaler.mean, oracle.mean_, atol=1e-12)
     np.testing.assert_allclose(scaler.scale, oracle.scale_)
     np.testing.assert_allclose(scaler(X), oracle.transform(X), rtol=1e-6, atol=1e-6)
+
+
+def test_scaling_to_single_precision_makes_no_copy_in_double(monkeypatch):
+    monkeypatch.setattr(features, "_NUMBERS_AT_ONCE", 12)
+    scaler = FeatureScaler.from_rows(X, None)
+    scaled = scaler(X, np.float32)
+    assert scaled.dtype == np.float32
+    np.testing.assert_array_equal(scaled, scaler(X).astype(np.float32))
+    with pytest.raises(InvalidInputError, match="float32"):
+        scaler(X * 1e300, np.float32)
+
+
+def test_what_lies_on_a_device_is_not_pickled():
+    scaler = FeatureScaler.from_rows(X, None)
+    batch = torch.from_numpy(X)
+    scaled = scaler.of_batch(batch)
+    kept = pickle.loads(pickle.dumps(scaler))
+    assert vars(scaler)["_on_device"] is not None and vars(kept)["_on_device"] is None
+    torch.testing.assert_close(kept.of_batch(batch), scaled, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("weight", [None, np.linspace(0.1, 3, 50)])
+@pytest.mark.parametrize("axis", [1, 2])
+def test_places_without_and_with_missing_numbers(weight, axis):
+    """Against weighted sums over what is there."""
+    places = np.random.default_rng(1).normal(3, 2, (50, 4, 4))
+    others = tuple(i for i in range(3) if i != axis)
+    w = np.broadcast_to((np.ones(50) if weight is None else weight)[:, None, None], places.shape)
+    for missing in (False, True):
+        seen = ~np.isnan(places)
+        filled = np.where(seen, places, 0.0)
+        total = (w * seen).sum(axis=others, keepdims=True)
+        mean = (w * filled).sum(axis=others, keepdims=True) / total
+        var = (w * seen * (filled - mean) ** 2).sum(axis=others, keepdims=True) / total
+        scaler = FeatureScaler.from_places(places, weight, axis)
+        np.testing.assert_allclose(scaler.mean, mean[0], rtol=1e-12)
+        np.testing.assert_allclose(scaler.scale, np.sqrt(var)[0], rtol=1e-12)
+        if not missing:
+            places[3, 2:, :] = np.nan
 
 
 @pytest.mark.parametrize("weight", [None, np.linspace(0.1, 3, 50)])
