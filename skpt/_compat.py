@@ -1,5 +1,9 @@
 """The private names of other libraries that skpt uses, in one place."""
 
+from collections.abc import Callable
+from functools import cache
+
+import torch
 from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils._indexing import _get_column_indices as get_column_indices
 from sklearn.utils._param_validation import (
@@ -23,6 +27,7 @@ __all__ = [
     "StrOptions",
     "check_sample_weight",
     "complete_optimizer",
+    "find_onednn_linear",
     "fused_adam_",
     "fused_adamw_",
     "get_column_indices",
@@ -42,3 +47,16 @@ def complete_optimizer(optimizer: Optimizer) -> None:
     if isinstance(optimizer, LBFGS):
         optimizer._params = optimizer.param_groups[0]["params"]
         optimizer._numel_cache = None
+
+
+@cache
+def find_onednn_linear() -> Callable | None:
+    """Give oneDNN's linear layer, which torch's compiler calls on a CPU.
+
+    Returns
+    -------
+    callable or None
+        Takes (x, weight, bias, activation, its arguments, algorithm). None where torch is built without oneDNN.
+    """
+    operator = getattr(torch.ops.mkldnn, "_linear_pointwise", None)
+    return None if operator is None else operator.default

@@ -15,6 +15,9 @@ __all__ = ["describe", "make_groups", "memory_per_model"]
 _COPIES = 6
 
 
+# Bytes of a stack.
+_STACK = 16_000_000
+
 # Multiplications of a step of a stack from which its models are better shared out among threads: below, the threads would
 # wait for Python's lock more than they compute.
 _WORTH_A_THREAD = 10_000_000
@@ -63,11 +66,11 @@ def make_groups(jobs: Sequence[TrainingJob], n_threads: int, memory_limit: int) 
         size = memory_per_model(members[0])
         # So many models share a step's fixed cost, some 50 us and the waits for Python's lock, that it weighs little beside
         # the arithmetic; more would only take memory.
-        worth = max(1, min(64, 8_000_000 // max(1, size)))
+        worth = max(1, min(64, _STACK // max(1, size)))
         most = max(1, min(worth, memory_limit // max(1, n_threads * size)))
         n_groups = -(-len(members) // most)
         if len(members) * _multiplications(members[0]) >= _WORTH_A_THREAD:
-            n_groups = max(n_groups, min(n_threads, len(members)))
+            n_groups = min(-(-n_groups // n_threads) * n_threads, len(members))  # all threads have as much to do
         groups += _share_out(members, n_groups)
     return sorted(groups, key=_work, reverse=True)
 

@@ -15,11 +15,14 @@ Shapes in comments: M models, N rows of a batch, I inputs, O outputs.
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import repeat
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from skpt.fusion import products
 from skpt.fusion.rounding import times
 from skpt.modules.layers import Affine, BatchNorm1d, Dropout, Linear
 from skpt.training.criteria import row_losses, takes_class_index
@@ -27,6 +30,8 @@ from skpt.training.criteria import row_losses, takes_class_index
 __all__ = ["ELEMENTWISE", "StackedLoss", "stack_layer"]
 
 _aten = torch.ops.aten
+
+T = TypeVar("T")
 
 
 def _in_place(function: Callable[[Tensor], Tensor]):
@@ -101,27 +106,42 @@ class StackedLinear:
             self._weight_out = torch.empty_like(weight_grad, memory_format=torch.contiguous_format)
         self._out: dict[int, Tensor] = {}
         self._gx: dict[int, Tensor] = {}
-        self._transposed: dict[str, tuple[Tensor, Tensor]] = {}
+        self._one_by_one: dict[int, bool] = {}  # by number of rows: whether each model's products are large
+        self._views: dict[str, tuple[Tensor, Tensor | tuple[Tensor, ...]]] = {}
 
     def forward(self, x: Tensor, rows: Rows) -> Tensor:
         """Compute the outputs."""
         self.x = x
-        n_models, n_rows, _ = x.shape
+        n_models, n_rows, n_in = x.shape
         n_out = self.weight.shape[1]
         out = self._out.get(n_rows)
         if out is None:
             out = self._out[n_rows] = x.new_empty((n_models, n_out, n_rows) if self.last else (n_models, n_rows, n_out))
             self._gx[n_rows] = torch.empty_like(x) if self.needs_input_grad else x
-        a, b = (self.weight, self._transpose("x", x)) if self.last else (x, self.weight_t)
+            self._one_by_one[n_rows] = products.is_faster(n_rows, n_in, n_out, x.device)
+        if self._one_by_one[n_rows]:
+            biases = repeat(None) if self.bias is None else self._seen("biases", self.bias, _rows_of_each)
+            xs, weights = self._seen("xs", x, Tensor.unbind), self._seen("weights", self.weight, Tensor.unbind)
+            outs = self._seen("outs", out, _transposes if self.last else Tensor.unbind)
+            for out_m, x_m, weight, bias in zip(outs, xs, weights, biases, strict=False):
+                out_m.copy_(products.linear(x_m, weight, bias))
+            return out
+        a, b = (self.weight, self._seen("x_t", x, _transpose)) if self.last else (x, self.weight_t)
         if self.bias is None:
             return torch.bmm(a, b, out=out)
         return torch.baddbmm(self.bias, a, b, out=out)
 
     def backward(self, g: Tensor, rows: Rows) -> Tensor | None:
         """Write the gradients of the weights; give that of the input."""
-        g_t = self._transpose("g", g)
+        n_rows = self.x.shape[1]
+        one_by_one = self._one_by_one[n_rows]
+        g_t = self._seen("g_t", g, _transpose)
         g_rows, g_outputs = (g_t, g) if self.last else (g, g_t)
-        if self.weight_grad is not None:
+        if one_by_one and self.weight_grad is not None:
+            grads, gs = self._seen("grads", self.weight_grad, Tensor.unbind), self._seen("gs_t", g_outputs, Tensor.unbind)
+            for grad, g_m, x_m in zip(grads, gs, self._seen("xs_t", self.x, _transposes), strict=True):
+                grad.copy_(products.gradient_of_weight(g_m, x_m))
+        elif self.weight_grad is not None:
             torch.bmm(g_outputs, self.x, out=self._weight_out)
             if self._weight_out is not self.weight_grad:
                 self.weight_grad.copy_(self._weight_out)
@@ -129,13 +149,31 @@ class StackedLinear:
             torch.sum(g, 2 if self.last else 1, keepdim=True, out=self.bias_grad)
         if not self.needs_input_grad:
             return None
-        return torch.bmm(g_rows, self.weight, out=self._gx[self.x.shape[1]])
+        gx = self._gx[n_rows]
+        if not one_by_one:
+            return torch.bmm(g_rows, self.weight, out=gx)
+        weights_t, gs = self._seen("weights_t", self.weight_t, Tensor.unbind), self._seen("gs", g_rows, Tensor.unbind)
+        for gx_m, g_m, weight_t in zip(self._seen("gxs", gx, Tensor.unbind), gs, weights_t, strict=True):
+            gx_m.copy_(products.linear(g_m, weight_t))
+        return gx
 
-    def _transpose(self, name: str, t: Tensor) -> Tensor:
-        """Give the view of a tensor, the same as long as it is the tensor of the step before."""
-        if self._transposed.get(name, (None,))[0] is not t:
-            self._transposed[name] = t, t.transpose(1, 2)
-        return self._transposed[name][1]
+    def _seen(self, name: str, t: Tensor, look: Callable[[Tensor], T]) -> T:
+        """Give views of a tensor, the same as long as it is the tensor of the step before."""
+        if self._views.get(name, (None,))[0] is not t:
+            self._views[name] = t, look(t)
+        return self._views[name][1]
+
+
+def _transpose(t: Tensor) -> Tensor:
+    return t.transpose(1, 2)
+
+
+def _transposes(t: Tensor) -> tuple[Tensor, ...]:
+    return t.transpose(1, 2).unbind()
+
+
+def _rows_of_each(bias: Tensor) -> tuple[Tensor, ...]:
+    return bias.flatten(1).unbind()
 
 
 class StackedActivation:

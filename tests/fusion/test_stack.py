@@ -1,6 +1,7 @@
 """A stack against the obvious loop: torch's own layers, autograd and optimizers, one model after another."""
 
 import copy
+from unittest import mock
 
 import pytest
 import torch
@@ -8,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn, optim
 
+from skpt._compat import find_onednn_linear
 from skpt.exceptions import DivergedError
+from skpt.fusion import products
 from skpt.fusion.grouping import make_groups
 from skpt.fusion.layers import ELEMENTWISE
 from skpt.fusion.stack import Stack, group_key, train_stack, why_not_stacked
@@ -295,6 +298,27 @@ def test_company_changes_no_bit_where_sizes_fill_vectors(optimizer, criterion, h
         train_stack([job])
     train_stack(together)
     for a, b in zip(alone, together, strict=True):
+        for s, t in zip(state(a), state(b), strict=True):
+            torch.testing.assert_close(s, t, rtol=0, atol=0)
+
+
+@pytest.mark.skipif(find_onednn_linear() is None, reason="torch is built without oneDNN")
+def test_company_changes_no_bit_of_large_products():
+    def jobs():
+        shape = {"n_samples": 80, "n_features": 128, "n_outputs": 3, "hidden": (128, 144), "batch_size": 64}
+        return [make_job(m, max_epochs=2 + m % 2, lr=0.01 / (1 + m), **shape) for m in range(3)]
+
+    alone, together, by_mkl = jobs(), jobs(), jobs()
+    with mock.patch.object(products, "_is_supported", lambda: True):
+        for job in alone:
+            train_stack([job])
+        with mock.patch.object(products, "linear", wraps=products.linear) as linear:
+            train_stack(together)
+        assert linear.called
+    with mock.patch.object(products, "_is_supported", lambda: False):
+        train_stack(by_mkl)
+    for a, b, c in zip(alone, together, by_mkl, strict=True):
+        assert a.monitor.train_loss == pytest.approx(c.monitor.train_loss, rel=1e-4)
         for s, t in zip(state(a), state(b), strict=True):
             torch.testing.assert_close(s, t, rtol=0, atol=0)
 

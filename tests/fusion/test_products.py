@@ -1,0 +1,125 @@
+"""Products by oneDNN against products in double precision, and layers that use them against autograd."""
+
+import contextlib
+from unittest import mock
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from skpt._compat import find_onednn_linear
+from skpt.fusion import products
+from skpt.fusion.layers import Rows, stack_layer
+from skpt.modules.layers import Linear
+
+pytestmark = pytest.mark.skipif(find_onednn_linear() is None, reason="torch is built without oneDNN")
+CPU = torch.device("cpu")
+
+
+@contextlib.contextmanager
+def always():
+    """Products of any size by oneDNN, on any processor."""
+    with mock.patch.object(products, "is_faster", lambda *sizes: True):
+        yield
+
+
+def numbers(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def assert_is_product(result: torch.Tensor, a: torch.Tensor, b: torch.Tensor, offset=0.0) -> None:
+    a, b = a.double(), b.double()
+    bound = 1e-6 * (a.abs() @ b.abs() + 1.0)
+    assert bool(((result.double() - (a @ b + offset)).abs() <= bound).all())
+
+
+@given(n_rows=st.integers(1, 70), n_in=st.integers(1, 70), n_out=st.integers(1, 70), seed=st.integers(0, 9))
+def test_products_of_any_shape(n_rows, n_in, n_out, seed):
+    x, weight = numbers(n_rows, n_in, seed=seed), numbers(n_out, n_in, seed=seed + 1)
+    bias, g = numbers(n_out, seed=seed + 2), numbers(n_rows, n_out, seed=seed + 3)
+    assert_is_product(products.linear(x, weight), x, weight.t())
+    assert_is_product(products.linear(x, weight, bias), x, weight.t(), bias.double())
+    assert_is_product(products.linear(g, weight.t()), g, weight)
+    assert_is_product(products.linear(g.t().contiguous().t(), weight.t()), g, weight)
+    gradient = products.gradient_of_weight(g.t(), x.t())
+    assert gradient.shape == weight.shape
+    assert_is_product(gradient, g.t(), x)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@given(n_models=st.integers(1, 3), n_in=st.integers(1, 40), n_out=st.integers(1, 40), seed=st.integers(0, 9))
+def test_layers(bias, last, n_models, n_in, n_out, seed):
+    layers = [Linear(n_in, n_out, bias, generator=torch.Generator().manual_seed(seed + m)) for m in range(n_models)]
+    parameters = [list(layer.parameters()) for layer in layers]
+    blocks = [torch.stack([p.detach() for p in same]) for same in zip(*parameters, strict=True)]
+    grads = [torch.full_like(block, torch.nan) for block in blocks]
+    with always(), torch.no_grad():
+        layer = stack_layer(layers, list(zip(blocks, grads, strict=True)), last=last)
+        for n_rows in (8, 5, 8):
+            x, rows = numbers(n_models, n_rows, n_in, seed=seed), Rows(1 / n_rows, None, [n_rows] * n_models)
+            outputs = layer.forward(x, rows).clone()
+            g = numbers(*outputs.shape, seed=seed + 1)
+            gx = layer.backward(g.clone(), rows)
+            for m in range(n_models):
+                out_m, g_m = (outputs[m].t(), g[m].t()) if last else (outputs[m], g[m])
+                assert_is_product(out_m, x[m], blocks[0][m].t(), blocks[1][m].double() if bias else 0.0)
+                assert_is_product(gx[m], g_m, blocks[0][m])
+                assert_is_product(grads[0][m], g_m.t(), x[m])
+                if bias:
+                    torch.testing.assert_close(grads[1][m], g_m.sum(0), rtol=1e-5, atol=1e-5)
+
+
+def test_frozen_weights_get_no_gradient():
+    layers = [Linear(4, 3, generator=torch.Generator().manual_seed(0))]
+    weight, bias = (p.detach().unsqueeze(0) for p in layers[0].parameters())
+    with always(), torch.no_grad():
+        layer = stack_layer(layers, [(weight, None), (bias, None)], last=False)
+        x, g = numbers(1, 5, 4), numbers(1, 5, 3)
+        layer.forward(x, Rows(0.2, None, [5]))
+        assert_is_product(layer.backward(g, Rows(0.2, None, [5]))[0], g[0], weight[0])
+
+
+def test_only_large_products_on_a_processor_where_it_pays():
+    with mock.patch.object(products, "_is_supported", lambda: True):
+        assert products.is_faster(256, 64, 64, CPU)
+        assert not products.is_faster(255, 64, 64, CPU)
+        assert not products.is_faster(65536, 2, 64, CPU)  # copies would take longer than the products
+        assert not products.is_faster(256, 64, 64, torch.device("cuda"))
+        with mock.patch.object(torch.backends.mkldnn.__class__, "enabled", False):  # `flags` warns of GPUs
+            assert not products.is_faster(256, 64, 64, CPU)
+    with mock.patch.object(products, "_is_supported", lambda: False):
+        assert not products.is_faster(256, 64, 64, CPU)
+
+
+@pytest.mark.parametrize(
+    ("processor", "capability", "operator", "pays"),
+    [
+        ("vendor_id : AuthenticAMD", "AVX512", "there", True),
+        ("AMD64 Family 26 Model 2 Stepping 1, AuthenticAMD", "AVX512", "there", True),
+        ("vendor_id : GenuineIntel", "AVX512", "there", False),  # MKL uses AVX-512 itself
+        ("vendor_id : AuthenticAMD", "AVX2", "there", False),
+        ("vendor_id : AuthenticAMD", "AVX512", None, False),
+    ],
+)
+def test_processors(processor, capability, operator, pays):
+    with (
+        mock.patch.object(products, "_processor", lambda: processor),
+        mock.patch.object(torch.backends.mkl, "is_available", lambda: True),
+        mock.patch.object(torch.backends.cpu, "get_cpu_capability", lambda: capability),
+        mock.patch.object(products, "find_onednn_linear", lambda: operator),
+    ):
+        assert products._is_supported.__wrapped__() is pays
+
+
+def test_the_processor_says_its_vendor():
+    assert isinstance(products._processor(), str)
+    assert products._is_supported() in (True, False)
+
+
+def test_torch_computes_the_same_as_our_layer():
+    """The size from which oneDNN computes must not be seen in the numbers, beyond rounding."""
+    x, layer = numbers(256, 64), nn.Linear(64, 64)
+    torch.testing.assert_close(products.linear(x, layer.weight, layer.bias), layer(x), rtol=1e-5, atol=1e-6)
