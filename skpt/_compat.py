@@ -17,6 +17,7 @@ from sklearn.utils._param_validation import (
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
 from torch import _fused_adam_ as fused_adam_
 from torch import _fused_adamw_ as fused_adamw_
+from torch._C import _len_torch_function_stack as n_function_modes
 from torch.optim import LBFGS, Optimizer
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "fused_adam_",
     "fused_adamw_",
     "get_column_indices",
+    "n_function_modes",
     "safe_indexing",
     "validate_parameter_constraints",
 ]

@@ -7,6 +7,7 @@ Importing this package registers the joblib backend "skpt"::
 """
 
 from skpt.fusion.backend import FusedBackend
+from skpt.fusion.contexts import is_within_context_of_torch
 from skpt.fusion.rendezvous import current_rendezvous
 from skpt.fusion.report import FusionReport, last_report
 from skpt.fusion.stack import train_stack, why_not_stacked
@@ -25,6 +26,9 @@ def train(job: TrainingJob) -> None:
         Changed in place. A failure is left in ``job.error``.
     """
     rendezvous = current_rendezvous()
+    if rendezvous is not None and is_within_context_of_torch():
+        note_alone("a context of torch's")
+        rendezvous = None
     if rendezvous is None:
         with threads_for(job):
             train_stack([job])

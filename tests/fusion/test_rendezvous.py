@@ -243,6 +243,30 @@ def test_at_most_so_many_tasks_run_at_a_time():
     assert max(most) == 3
 
 
+@pytest.mark.parametrize(
+    "context",
+    [partial(torch.autocast, "cpu", torch.bfloat16), partial(torch.device, "cpu"), torch.inference_mode],
+    ids=["autocast", "device", "inference mode"],
+)
+def test_who_computes_in_a_context_of_torch_trains_at_once(context):
+    def attempt(i):
+        net = MLPRegressor((8,), max_epochs=3, batch_size=8, random_state=i)
+        if i % 2 == 0:
+            return net.fit(X, y)
+        with context():
+            try:
+                return net.fit(X, y)
+            except RuntimeError as error:
+                return str(error)
+
+    alone = [attempt(i) for i in range(4)]
+    together, report = within(30, lambda: fused(lambda: Parallel()(delayed(attempt)(i) for i in range(4))))
+    assert report.n_jobs == 2
+    assert_same_nets(alone, together)
+    assert [net for net in alone if isinstance(net, str)] == [net for net in together if isinstance(net, str)]
+    assert report.not_fused in ({"a context of torch's": 2}, {})
+
+
 # ---------------------------------------------------------------- stacks that fail
 
 
