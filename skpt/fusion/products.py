@@ -1,14 +1,15 @@
 """Products of large matrices by oneDNN, where the library behind `torch.bmm` leaves half of the processor unused.
 
 Torch's builds for x86 multiply float32 by MKL, which keeps to AVX2 on AMD's processors. oneDNN, which is in the same builds,
-uses AVX-512 wherever it is: 200 instead of 95 GFLOP/s on a core of the fifth generation of EPYC. A call costs some 10 us
-more, so that only large products gain. Which library computes a product depends on the processor and on the product's sizes
+uses AVX-512: 200 instead of 95 GFLOP/s on a core of an EPYC of the fifth generation. A call costs some 10 us more, so that
+only large products gain. Which library computes a product depends on the processor and on the product's sizes
 alone, never on how many models there are: a model's numbers do not depend on its company.
 """
 
 from __future__ import annotations
 
 import platform
+import re
 from functools import cache
 from pathlib import Path
 
@@ -23,16 +24,23 @@ __all__ = ["gradient_of_weight", "is_faster", "linear"]
 WORTH = 1 << 20
 
 
+# AMD's first family of processors that computes with all 512 bits at once (Zen 5); the one before does so by halves.
+FAMILY = 26
+
+
 @cache
 def _is_supported() -> bool:
     """Whether the processor has AVX-512 which MKL does not use, and torch was built with oneDNN."""
     if not (torch.backends.mkl.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX512")):
         return False
-    return find_onednn_linear() is not None and "AuthenticAMD" in _processor()
+    processor = _processor()
+    family = re.search(r"family\s*:?\s*(\d+)", processor, re.IGNORECASE)
+    is_amd = "AuthenticAMD" in processor and family is not None and int(family[1]) >= FAMILY
+    return is_amd and find_onednn_linear() is not None
 
 
 def _processor() -> str:
-    """Describe the processor, its vendor included."""
+    """Describe the processor: its vendor and its family."""
     try:
         return Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
     except OSError:
