@@ -14,9 +14,10 @@ __all__ = ["describe", "make_groups", "memory_per_model"]
 # Numbers per weight that a step touches: weight, gradient, two states of the optimizer, scratch, the copy of the last epoch.
 _COPIES = 6
 
-
-# Bytes of a stack.
-_STACK = 16_000_000
+# Bytes and models of a stack: so many share a step's fixed cost, some 50 us and the waits for Python's lock, that it weighs
+# little beside the arithmetic. More would only take memory.
+_MOST_BYTES = 16_000_000
+_MOST_MODELS = 64
 
 # Multiplications of a step of a stack from which its models are better shared out among threads: below, the threads would
 # wait for Python's lock more than they compute.
@@ -39,8 +40,8 @@ def memory_per_model(job: TrainingJob) -> int:
 def make_groups(jobs: Sequence[TrainingJob], n_threads: int, memory_limit: int) -> list[list[TrainingJob]]:
     """Divide jobs into stacks.
 
-    Jobs of one `group_key` are spread evenly over as many stacks as keep each to some megabytes, and at least over the
-    threads, but not so many that the cost of a step that does not depend on the number of models would dominate.
+    Jobs of one `group_key` are spread evenly over as many stacks as keep each to some megabytes; where a step is more than
+    its fixed cost, over so many that each thread has as many.
 
     Parameters
     ----------
@@ -64,13 +65,10 @@ def make_groups(jobs: Sequence[TrainingJob], n_threads: int, memory_limit: int) 
         # Models with as many epochs leave together; those of one rate are stepped together.
         members = sorted(members, key=lambda job: (-job.max_epochs, *_rates(job)))
         size = memory_per_model(members[0])
-        # So many models share a step's fixed cost, some 50 us and the waits for Python's lock, that it weighs little beside
-        # the arithmetic; more would only take memory.
-        worth = max(1, min(64, _STACK // max(1, size)))
-        most = max(1, min(worth, memory_limit // max(1, n_threads * size)))
+        most = max(1, min(_MOST_MODELS, _MOST_BYTES // size, memory_limit // (n_threads * size)))
         n_groups = -(-len(members) // most)
         if len(members) * _multiplications(members[0]) >= _WORTH_A_THREAD:
-            n_groups = min(-(-n_groups // n_threads) * n_threads, len(members))  # all threads have as much to do
+            n_groups = min(-(-n_groups // n_threads) * n_threads, len(members))
         groups += _share_out(members, n_groups)
     return sorted(groups, key=_work, reverse=True)
 

@@ -8,8 +8,24 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skpt.fusion.grouping import _share_out
+from skpt.fusion.grouping import _MOST_BYTES, _share_out, make_groups, memory_per_model
 from skpt.fusion.layout import PIECE, VECTOR, Layout
+from tests.fusion.test_stack import make_job
+
+
+@given(n_jobs=st.integers(1, 30), n_threads=st.integers(1, 4), hidden=st.sampled_from([8, 300, 700]))
+def test_stacks_are_small_and_as_many_for_each_thread(n_jobs, n_threads, hidden):
+    jobs = [make_job(0, n_samples=64, batch_size=64, n_features=64, hidden=(hidden, hidden))] * n_jobs
+    groups = make_groups(jobs, n_threads, 1 << 40)
+    size = memory_per_model(jobs[0])
+    assert sum(map(len, groups)) == n_jobs
+    assert max(map(len, groups)) <= max(1, _MOST_BYTES // size)
+    if hidden == 8:
+        assert len(groups) == 1, "steps that are mostly fixed cost are not shared out"
+    else:
+        assert len(groups) % n_threads == 0 or len(groups) == n_jobs
+        assert max(map(len, groups)) - min(map(len, groups)) <= 1
+    assert max(map(len, make_groups(jobs, n_threads, 3 * size * n_threads))) <= 3
 
 
 @given(epochs=st.lists(st.integers(1, 5), min_size=1, max_size=40), n_groups=st.integers(1, 6))
