@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -89,6 +90,7 @@ def run(task: Task, seeds: int) -> str:
         seconds = (time.perf_counter() - started) / seeds
         for what in each[0] if isinstance(each[0], dict) else [None]:
             name, numbers = (who, each) if what is None else (f"{who}: {what}", [scored[what] for scored in each])
+            print(f"{name}: {' '.join(f'{number:.4f}' for number in numbers)}", file=sys.stderr, flush=True)
             scores[name] = mean(numbers)
             rows.append([name, f"{scores[name]:.4f}", f"{stdev(numbers):.4f}" if seeds > 1 else "", duration(seconds)])
     rows += [[f"{who} (published)", f"{score:.4f}", "", ""] for who, score in task.published.items()]
