@@ -2,10 +2,15 @@
 
 import os
 import random
+import signal
 import socket
 
 # Before anything imports matplotlib: tests draw without a screen.
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+# A shell's background job ignores Ctrl-C, and so would the processes that tests begin and interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 import pytest
