@@ -6,6 +6,8 @@ Importing this package registers the joblib backend "skpt"::
         GridSearchCV(MLPRegressor(), grid).fit(X, y)
 """
 
+import logging
+
 from skpt.fusion.backend import FusedBackend
 from skpt.fusion.contexts import is_within_context_of_torch
 from skpt.fusion.rendezvous import current_rendezvous
@@ -15,6 +17,8 @@ from skpt.training.job import TrainingJob
 from skpt.training.threads import threads_for
 
 __all__ = ["FusedBackend", "FusionReport", "last_report", "note_alone", "train", "why_not_stacked"]
+
+_log = logging.getLogger("skpt")
 
 
 def train(job: TrainingJob) -> None:
@@ -27,6 +31,7 @@ def train(job: TrainingJob) -> None:
     """
     rendezvous = current_rendezvous()
     if rendezvous is not None and is_within_context_of_torch():
+        _log.debug("%s is not stacked with others: a context of torch's", job.owner)
         note_alone("a context of torch's")
         rendezvous = None
     if rendezvous is None:

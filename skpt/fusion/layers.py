@@ -173,7 +173,7 @@ def _transposes(t: Tensor) -> tuple[Tensor, ...]:
 
 
 def _rows_of_each(bias: Tensor) -> tuple[Tensor, ...]:
-    return bias.flatten(1).unbind()
+    return bias.view(len(bias), -1).unbind()  # never a copy, which would not follow the weights
 
 
 class StackedActivation:
