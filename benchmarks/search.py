@@ -159,7 +159,7 @@ ROWS = {
 
 
 def peak_flops(n_threads: int = 2, n_models: int = 16, size: int = 256, repeats: int = 5) -> float:
-    """Multiplications and additions a second of batched float32 products by torch.bmm, all cores together, the best of some tries."""
+    """Multiplications and additions a second of `torch.bmm` in float32, all cores together, the best of some tries."""
     a, b = (torch.randn(n_models, size, size) for _ in range(2))
     out = torch.empty_like(a)
     before = torch.get_num_threads()
