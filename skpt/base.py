@@ -76,6 +76,7 @@ from skpt.training.rows import hold_out, merge_equal_rows
 from skpt.training.schedules import Schedule, find_schedule
 from skpt.training.sources import RowSource, take_rows, unpack
 from skpt.training.targets import ClassTarget, NumericTarget, target_from_dict
+from skpt.training.threads import is_worth_sharing, one_thread
 from skpt.training.transfer import (
     Frozen,
     Pretrained,
@@ -1220,7 +1221,8 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         state = {name: t.double() if t.is_floating_point() else t for name, t in self.module_.state_dict().items()}
         widest = max((p.shape[0] for p in self.module_.parameters() if p.ndim), default=1)
         n_rows = min(rows_at_a_time(X), max(128, _NUMBERS_IN_DOUBLE // widest))
-        with torch.no_grad():
+        work = min(n_rows, X.shape[0]) * self._work_of_a_row()
+        with torch.no_grad(), nullcontext() if is_worth_sharing(work, self.device_) else one_thread():
             parts = [
                 torch.func.functional_call(self.module_, state, self._in_double(part)).numpy() for part in _in_parts(X, n_rows)
             ]

@@ -11,7 +11,7 @@ import torch
 
 from skpt.training.job import TrainingJob
 
-__all__ = ["all_threads", "one_thread", "threads_for"]
+__all__ = ["all_threads", "is_worth_sharing", "one_thread", "threads_for"]
 
 # Multiplications of a step from which a second thread pays (about 2 ms on one core).
 WORTH_SHARING = 100_000_000
@@ -69,6 +69,25 @@ def all_threads() -> Iterator[None]:
         torch.set_num_threads(count)
 
 
+def is_worth_sharing(n_multiplications: int, device: torch.device) -> bool:
+    """Say whether work is so large that torch's threads should share it.
+
+    Parameters
+    ----------
+    n_multiplications : int
+        About how many there are.
+    device : torch.device
+        Where they are done.
+
+    Returns
+    -------
+    bool
+        False for small work on a CPU: it takes no longer in one thread, and many times longer in several where other
+        processes keep the cores busy, because each of them waits for the last.
+    """
+    return device.type != "cpu" or n_multiplications >= WORTH_SHARING
+
+
 def threads_for(job: TrainingJob) -> AbstractContextManager:
     """Give the context in which a job's steps run fastest: small steps on a CPU do not share their work.
 
@@ -90,4 +109,4 @@ def threads_for(job: TrainingJob) -> AbstractContextManager:
     shape = job.train.X.shape
     n_positions = math.prod(shape[2:]) if len(shape) == 4 else math.prod(shape[1:-1])
     work = 3 * min(job.train.batch_size, len(job.train.y)) * n_weights * n_positions
-    return one_thread() if job.train.y.device.type == "cpu" and work < WORTH_SHARING else all_threads()
+    return all_threads() if is_worth_sharing(work, job.train.y.device) else one_thread()

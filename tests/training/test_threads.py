@@ -3,10 +3,12 @@
 import threading
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from skpt import MLPRegressor
 from skpt.modules import CNNModule, MLPModule
 from skpt.training.batches import Batches
 from skpt.training.threads import all_threads, one_thread, threads_for
@@ -116,3 +118,15 @@ def test_only_small_work_runs_in_one_thread(module, n_rows, shape, n_threads):
         assert nothing is None
     with one_thread(), threads_for(job(module, n_rows, shape)):
         assert torch.get_num_threads() == n_threads, "in a task of a fused call too"
+
+
+@pytest.mark.parametrize(("hidden", "n_rows", "n_threads"), [(10, 20, 1), (1000, 300, 2)])
+def test_only_small_predictions_are_made_in_one_thread(hidden, n_rows, n_threads):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((n_rows, 10))
+    model = MLPRegressor((hidden, hidden), max_epochs=1, random_state=0).fit(X[:20], X[:20, 0])
+    counts = []
+    model.module_.register_forward_hook(lambda *_: counts.append(torch.get_num_threads()))
+    model.predict(X)
+    assert set(counts) == {n_threads}
+    assert torch.get_num_threads() == 2
