@@ -9,7 +9,7 @@ import numpy as np
 from skpt.base import NetEstimator
 from skpt.exceptions import InvalidInputError
 from skpt.training.features import FeatureScaler, to_float32
-from skpt.training.sequences import check_padding, is_ragged, pad_sequences
+from skpt.training.sequences import check_padding, is_list_of_sequences, pad_sequences
 
 __all__ = ["SequenceNet"]
 
@@ -23,8 +23,8 @@ class SequenceNet(NetEstimator):
 
     _takes_sparse = False
     _most_dimensions = 3
-    # Whether the network takes sequences of one length alone, `n_timesteps`.
-    _fixed_length = False
+    # Whether the network takes no longer sequences than those it was made for, `n_timesteps`.
+    _limits_length = False
 
     _own_texts: dict = {
         "standardize_features": (
@@ -39,13 +39,22 @@ class SequenceNet(NetEstimator):
 
     def _size_arguments(self) -> dict[str, Any]:
         sizes = {"n_features": self.input_shape_[1], "n_outputs": self.target_.n_outputs}
-        return {**sizes, "n_timesteps": self.input_shape_[0]} if self._fixed_length else sizes
+        return {**sizes, "n_timesteps": self.input_shape_[0]} if self._limits_length else sizes
 
     def _n_positions(self) -> int:
         return self.input_shape_[0]
 
-    def _as_array(self, X):
-        return pad_sequences(X) if is_ragged(X) else X
+    def _as_array(self, X, *, reset: bool):
+        if is_list_of_sequences(X):
+            return pad_sequences(X)
+        # The columns of a table are features to scikit-learn; where a step has one feature, rows are sequences of any length.
+        if not reset and self._has_single_features() and isinstance(X, (np.ndarray, list, tuple)) and np.ndim(X) == 2:
+            return np.asarray(X)[:, :, None]
+        return X
+
+    def _has_single_features(self) -> bool:
+        """Whether this was fitted with sequences of one feature, and not with a table."""
+        return self.n_features_in_ == self.input_shape_[1] == 1 < self.input_shape_[0]
 
     def _read_options(self) -> dict[str, Any]:
         return {**super()._read_options(), "ensure_all_finite": "allow-nan"}
@@ -72,10 +81,10 @@ class SequenceNet(NetEstimator):
             raise InvalidInputError(
                 f"X has {X.shape[2]} features a step, but {owner} was fitted with {self.input_shape_[1]} features a step."
             )
-        elif self._fixed_length and X.shape[1] != self.input_shape_[0]:
+        elif self._limits_length and X.shape[1] > self.input_shape_[0]:
             raise InvalidInputError(
-                f"X has sequences of {X.shape[1]} steps, but {owner} was fitted with {self.input_shape_[0]} steps. Pad shorter "
-                "sequences with NaN, or cut longer ones."
+                f"X has sequences of {X.shape[1]} steps, but the longest that {owner} was fitted with has "
+                f"{self.input_shape_[0]}. Cut longer ones."
             )
         return X
 

@@ -395,6 +395,9 @@ class Seq2SeqRegressor(_Recurrent, NetRegressor):
                 f"for it. Got {n_steps.min()} steps in sequence {n_steps.argmin()}. Take architecture='encoder_decoder'."
             )
 
+    def _as_array(self, X, *, reset: bool):
+        return X if self.architecture == "one_to_many" else super()._as_array(X, reset=reset)
+
     def _shaped(self, X, *, reset: bool):
         if self.architecture == "one_to_many":
             X = X[:, None] if X.ndim == 2 else X
@@ -423,5 +426,10 @@ class Seq2SeqRegressor(_Recurrent, NetRegressor):
             One for a perfect prediction, zero for the mean of y at each step.
         """
         y = unpack(X, None)[1] if y is None else y
-        y, predicted = (np.asarray(each).reshape(len(each), -1) for each in (y, self.predict(X)))
+        predicted = self.predict(X)
+        if np.shape(y) != predicted.shape:
+            raise InvalidInputError(
+                f"y of {type(self).__name__} must have the shape of its predictions, {predicted.shape}. Got {np.shape(y)}."
+            )
+        y, predicted = (np.asarray(each).reshape(len(each), -1) for each in (y, predicted))
         return float(r2_score(y, predicted, sample_weight=sample_weight))

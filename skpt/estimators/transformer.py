@@ -45,8 +45,8 @@ class _Transformer(SequenceNet):
         ),
         "positional_encoding": (
             '{"sinusoidal", "learned"} or None',
-            "What tells the network the position of a step: sines and cosines, a learnt vector for each, which makes all "
-            "sequences as long as those of `fit` (padding included), or nothing, which makes the steps a set.",
+            "What tells the network the position of a step: sines and cosines, a learnt vector for each, which allows no longer "
+            "sequences than the longest of `fit` (padding included), or nothing, which makes the steps a set.",
         ),
         "pooling": (
             '{"mean", "class_token", "last"}',
@@ -60,7 +60,7 @@ class _Transformer(SequenceNet):
     }
 
     @property
-    def _fixed_length(self) -> bool:
+    def _limits_length(self) -> bool:
         return self.positional_encoding == "learned"
 
     def _validate_params(self) -> None:

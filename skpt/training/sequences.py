@@ -8,7 +8,7 @@ import numpy as np
 
 from skpt.exceptions import InvalidInputError
 
-__all__ = ["check_padding", "is_ragged", "pad_sequences"]
+__all__ = ["check_padding", "is_list_of_sequences", "is_ragged", "pad_sequences"]
 
 
 def is_ragged(X) -> bool:
@@ -34,6 +34,25 @@ def is_ragged(X) -> bool:
     return any(len(x) != len(X[0]) for x in X) or np.ndim(X[0]) == 2
 
 
+def is_list_of_sequences(X) -> bool:
+    """Say whether whoever reads sequences reads X as one after the other, whatever their lengths.
+
+    Parameters
+    ----------
+    X : object
+        What the user gave.
+
+    Returns
+    -------
+    bool
+        True where `is_ragged` is, and for arrays of shape (n_timesteps,) that happen to be of equal length. A list of lists
+        of equal length is a table.
+    """
+    if isinstance(X, np.ndarray):
+        return X.dtype == object and X.ndim == 1 and len(X) > 0 and all(np.ndim(x) == 1 for x in X) or is_ragged(X)
+    return isinstance(X, (list, tuple)) and len(X) > 0 and all(np.ndim(x) == 1 and hasattr(x, "dtype") for x in X) or is_ragged(X)
+
+
 def pad_sequences(X: Sequence) -> np.ndarray:
     """Put sequences of unequal length into one array, with NaN after the end of each.
 
@@ -44,8 +63,8 @@ def pad_sequences(X: Sequence) -> np.ndarray:
 
     Returns
     -------
-    ndarray of shape (n_samples, longest n_timesteps, n_features) or (n_samples, longest n_timesteps)
-        float32 if all are float32, float64 otherwise.
+    ndarray of shape (n_samples, longest n_timesteps, n_features)
+        float32 if all are float32, float64 otherwise. Sequences of shape (n_timesteps,) have one feature.
 
     Raises
     ------
@@ -55,7 +74,7 @@ def pad_sequences(X: Sequence) -> np.ndarray:
     Examples
     --------
     >>> from skpt.training.sequences import pad_sequences
-    >>> pad_sequences([[1.0, 2.0, 3.0], [4.0]])
+    >>> pad_sequences([[1.0, 2.0, 3.0], [4.0]])[:, :, 0]
     array([[ 1.,  2.,  3.],
            [ 4., nan, nan]])
     """
@@ -68,9 +87,10 @@ def pad_sequences(X: Sequence) -> np.ndarray:
                 f"sequence {i}."
             )
     dtype = np.float32 if all(x.dtype == np.float32 for x in arrays) else np.float64
-    padded = np.full((len(arrays), max(map(len, arrays)), *arrays[0].shape[1:]), np.nan, dtype=dtype)
+    n_features = arrays[0].shape[1] if arrays[0].ndim == 2 else 1
+    padded = np.full((len(arrays), max(map(len, arrays)), n_features), np.nan, dtype=dtype)
     for row, x in zip(padded, arrays, strict=True):
-        row[: len(x)] = x
+        row[: len(x)] = x.reshape(len(x), n_features)
     return padded
 
 
