@@ -129,7 +129,11 @@ _CRITERION = (
 )
 
 REGRESSOR_PARAMETERS = {
-    "criterion": ('{"mse", "l1", "huber", "smooth_l1", "poisson_nll"}, class or instance', _CRITERION),
+    "criterion": (
+        '{"mse", "l1", "huber", "smooth_l1", "poisson_nll"}, class or instance',
+        f'{_CRITERION} "poisson_nll" is for counts: `predict` gives rates, of which the network gives the logarithms, and the '
+        "target is not scaled.",
+    ),
     "standardize_target": (
         "bool",
         "Whether the target is centred and scaled inside; losses are then in units of its standard deviation.",

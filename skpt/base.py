@@ -15,7 +15,7 @@ import logging
 import os
 import warnings
 import weakref
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import islice
@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 import torch
 from scipy import sparse
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, is_classifier
 from sklearn.callback import CallbackSupportMixin, with_callbacks
+from sklearn.metrics import accuracy_score, r2_score
 from sklearn.utils import check_consistent_length, column_or_1d, compute_class_weight
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.multiclass import check_classification_targets
@@ -51,7 +52,7 @@ from skpt._compat import (
     validate_parameter_constraints,
 )
 from skpt._docstrings import ATTRIBUTES, CLASSIFIER_PARAMETERS, PARAMETERS, REGRESSOR_PARAMETERS, complete_docstring
-from skpt.exceptions import InvalidInputError, NotSizedError, SkptWarning, UnknownParameterError, nearest_name
+from skpt.exceptions import DivergedError, InvalidInputError, NotSizedError, SkptWarning, UnknownParameterError, nearest_name
 from skpt.fusion import note_alone, train, why_not_stacked
 from skpt.modules.layers import FeedForward
 from skpt.training.arguments import accepted_arguments, check_arguments
@@ -61,9 +62,17 @@ from skpt.training.criteria import (
     REGRESSION_CRITERIA,
     build_criterion,
     find_criterion,
+    is_of_counts,
     takes_class_index,
 )
-from skpt.training.features import FeatureScaler, columns_without_numbers, is_plain, size_in_units_of, to_float32
+from skpt.training.features import (
+    FeatureScaler,
+    columns_without_numbers,
+    is_plain,
+    size_in_units_of,
+    spread_in_units_of,
+    to_float32,
+)
 from skpt.training.fields import Fields, is_dict
 from skpt.training.files import join_learnt, read_tensors, split_learnt, write_tensors
 from skpt.training.job import TrainingJob, loss_of_zeros
@@ -472,14 +481,16 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             If the loss turned NaN or infinite. The last finite weights were kept.
         """
         goes_on = self.warm_start and self.initialized_
+        before = vars(self).copy()
         with self._restored_on_error():
             self._validate_params()
-            given, given_val = self._unpack(X, y), self._unpack(X_val, y_val)
+            given, given_val = self._unpack(X, y), self._unpack(X_val, y_val, training=False)
             data = self._read_training(*given, sample_weight, reset=not goes_on)
             data, valid = self._split(data, *given_val)
             datasets = self._user_datasets(given, given_val, data, valid)
             job = self._make_job(data, valid, self.max_epochs, new=not goes_on)
-        self._train(job, X, y, datasets)
+        with self._restored_if_untrained(before, new=not goes_on):
+            self._train(job, X, y, datasets)
         return self
 
     def partial_fit(self, X, y=None, classes=None, sample_weight=None):
@@ -502,13 +513,15 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             The estimator.
         """
         new = not self.initialized_
+        before = vars(self).copy()
         with self._restored_on_error():
             self._validate_params()
             given = self._unpack(X, y)
             data = self._read_training(*given, sample_weight, reset=new, classes=classes)
             datasets = self._user_datasets(given, (None, None), data, None)
             job = self._make_job(data, None, 1, new=new)
-        self._train(job, X, y, datasets)
+        with self._restored_if_untrained(before, new=new):
+            self._train(job, X, y, datasets)
         return self
 
     @contextmanager
@@ -521,15 +534,30 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         except BaseException:
             if split is not None:
                 before["streams_"].split.set_state(split)
-            vars(self).clear()
-            vars(self).update(before)
+            self._restore(before)
             raise
+
+    @contextmanager
+    def _restored_if_untrained(self, before: dict[str, Any], *, new: bool) -> Iterator[None]:
+        """Leave the estimator as it was, rather than with random weights, if a new network fails in its first epoch."""
+        try:
+            yield
+        except DivergedError:
+            raise
+        except Exception:
+            if new and not self.n_iter_:
+                self._restore(before)
+            raise
+
+    def _restore(self, before: dict[str, Any]) -> None:
+        vars(self).clear()
+        vars(self).update(before)
 
     # ------------------------------------------------------------------ reading data
 
-    def _unpack(self, X, y) -> tuple[Any, Any]:
+    def _unpack(self, X, y, *, training: bool = True) -> tuple[Any, Any]:
         """Take what torch and skorch have in place of arrays for what it holds."""
-        return unpack(X, y, lazy=self.iterator_train is not None)
+        return unpack(X, y, lazy=self.iterator_train is not None, training=training)
 
     def _read_training(self, X, y, sample_weight, *, reset: bool, classes=None) -> _Rows:
         """Check unpacked data; learn sizes and classes if `reset`."""
@@ -563,7 +591,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     def _read_both(self, X, y, *, reset: bool) -> tuple[Any, np.ndarray]:
         if isinstance(X, RowSource):
             return self._read_source(X, y, reset=reset)
-        X = self._as_array(X)
+        X = self._as_array(X, reset=reset)
         options = {"multi_output": True, "y_numeric": self._numeric_y, **self._read_options()}
         with self._named_columns(X):
             if self._is_deep(X):
@@ -576,7 +604,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
 
     def _read_for_prediction(self, X):
         """Unpack and check X; rows of a source when they are read."""
-        X, _ = unpack(X, None)
+        X, _ = unpack(X, None, targets="never")
         return X.mapped(self._read_X) if isinstance(X, RowSource) else self._read_X(X)
 
     def _read_X(self, X):
@@ -585,7 +613,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
 
     def _read_inputs(self, X, *, reset: bool):
         """Check X without y."""
-        X = self._as_array(X)
+        X = self._as_array(X, reset=reset)
         with self._named_columns(X):
             if self._is_deep(X):
                 X = check_array(X, estimator=self, allow_nd=True, input_name="X", **self._read_options())
@@ -635,7 +663,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
                 return X if alone else (X, y)
         return validate_data(self, X, y, reset=reset, **options)
 
-    def _as_array(self, X):
+    def _as_array(self, X, *, reset: bool):
         """Make an array of what only this family takes."""
         return X
 
@@ -1043,7 +1071,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             self.scaler_ = None
             report.notes.append(f"features are not scaled, as they were not for {source}")
         elif theirs.mean.shape == own.mean.shape:
-            _warn_if_far("features", size_in_units_of(own.mean, own.scale, theirs.mean, theirs.scale), source)
+            _warn_if_far("features", own, theirs, source)
             self.scaler_ = theirs
             report.notes.append(f"features are scaled as for {source}")
 
@@ -1280,7 +1308,12 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         float
             1.0 is the best.
         """
-        return super().score(X, unpack(X, None)[1] if y is None else y, sample_weight=sample_weight)
+        if y is not None:
+            return super().score(X, y, sample_weight=sample_weight)
+        X, targets = unpack(X, None, targets="later")
+        predicted = self.predict(X)
+        metric = accuracy_score if is_classifier(self) else r2_score
+        return float(metric(targets(), predicted, sample_weight=sample_weight))
 
     # ------------------------------------------------------------------ weights on disk, and copies
 
@@ -1468,21 +1501,27 @@ class NetRegressor(NetEstimator, NeuralNetRegressor):
 
     def _learn_scales(self, data: _Rows) -> None:
         super()._learn_scales(data)
-        if self.standardize_target:
+        criterion = self._find_criterion()
+        if is_of_counts(criterion):
+            self.target_.expect_counts(data.y, build_criterion(criterion, self.get_params_for("criterion")))
+        elif self.standardize_target:
             self.target_.standardize(data.y, data.weight)
+
+    def _standardizes_target(self) -> bool:
+        return self.standardize_target and not is_of_counts(self._find_criterion())
 
     def _take_over_target_scale(self, pretrained: Pretrained, target, report: TransferReport) -> None:
         source, own = pretrained.source, self.target_
         if pretrained.learnt is None:
-            if self.standardize_target:
+            if self._standardizes_target():
                 report.notes.append(f"the target is scaled by the new rows: how {source} took it is not known")
             return
         theirs = own.scaled_by(None, None) if target is None else target
-        if not self.standardize_target:
+        if not self._standardizes_target():
             if (theirs.scale != 1).any() or theirs.mean.any():
                 report.notes.append(f"the target is not scaled, as it was for {source}: standardize_target is off")
             return
-        _warn_if_far("outputs", size_in_units_of(own.mean, own.scale, theirs.mean, theirs.scale), source)
+        _warn_if_far("outputs", own, theirs, source)
         self.target_ = own.scaled_by(theirs.mean, theirs.scale)
         report.notes.append(f"the target is scaled as for {source}")
 
@@ -1621,13 +1660,19 @@ def _fitted_origin(pretrained):
     return origin() or pretrained
 
 
-def _warn_if_far(what: str, sizes: np.ndarray, source: str) -> None:
-    far = np.flatnonzero(sizes.ravel() > _FAR_FROM_PRETRAINED)
+def _warn_if_far(what: str, own, theirs, source: str) -> None:
+    """Warn of columns whose numbers are far larger than those that weights were learnt with, or spread far less."""
+    size = np.ravel(size_in_units_of(own.mean, own.scale, theirs.mean, theirs.scale))
+    spread = np.ravel(spread_in_units_of(own.scale, theirs.scale))
+    large = size > _FAR_FROM_PRETRAINED
+    far = np.flatnonzero(large | (spread < 1 / _FAR_FROM_PRETRAINED))
     if len(far):
+        first = far[0]
+        says = ("root mean square", size[first]) if large[first] else ("standard deviation", spread[first])
         warnings.warn(
-            f"{len(far)} of {sizes.size} {what} are far from those of {source}, in whose units the root mean square of number "
-            f"{far[0]} is {sizes.ravel()[far[0]]:.3g} instead of about 1. If they mean something else, leave their layers out: "
-            "give pretrained a state dict without them.",
+            f"{len(far)} of {len(size)} {what} are far from those of {source}, in whose units the {says[0]} of number {first} "
+            f"is {says[1]:.3g} instead of about 1. If they mean something else, leave their layers out: give pretrained a "
+            "state dict without them.",
             SkptWarning,
             stacklevel=8,  # of the user's call of fit
         )
@@ -1671,7 +1716,20 @@ def _rows_as_given(X, number: np.ndarray):
     """Some rows of what the user gave; of a dict as one that can be taken rows of."""
     if is_dict(X):
         return SliceDict(**{key: _rows_as_given(part, number) for key, part in X.items()})
+    if isinstance(X, (list, tuple)):
+        X = _array_of_rows(X)  # skorch takes a list for several inputs
     return X.take(number) if isinstance(X, RowSource) else safe_indexing(X, number)
+
+
+def _array_of_rows(X: Sequence) -> np.ndarray:
+    """Give a list's rows as an array: of numbers where they have one shape, of objects otherwise."""
+    try:
+        array = np.asarray(X)
+    except ValueError:  # rows of unequal length
+        array = np.empty(len(X), dtype=object)
+        for i, x in enumerate(X):
+            array[i] = x
+    return array if array.dtype.kind in "biufO" else np.asarray(X, dtype=object)
 
 
 def _in_parts(X, n_rows: int) -> Iterator:

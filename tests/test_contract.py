@@ -1217,6 +1217,8 @@ OPTIMIZERS_OF_THE_STACK = {
 def both_ways(estimator, rtol=1e-4, **parameters):
     """Assert that a net trains the same as a stack and by skorch's ladder."""
     X, y = make_data(estimator)
+    if parameters.get("criterion") == "poisson_nll":
+        y = np.exp(0.1 * y)  # as rates are, and no negative number is
     weight = np.linspace(0.5, 2, len(y))
     for arguments in ({}, {"sample_weight": weight, "X_val": X[::2], "y_val": y[::2]}):
         stacked = quick(estimator, **parameters)
@@ -1591,6 +1593,53 @@ def test_x_that_cannot_be_used_is_an_error_before_training(estimator, fitted, ki
             assert_unchanged_by(net, ValueError, lambda net=net: net.predict(spoil(X)), message)
 
 
+class FailsInEpoch(Callback):
+    """Raises at the end of the first batch of an epoch."""
+
+    def __init__(self, epoch: int):
+        self.epoch = epoch
+
+    def on_batch_end(self, net, **kwargs):
+        if len(net.history) == self.epoch:
+            raise RuntimeError(f"a callback failed in epoch {self.epoch}")
+
+
+@each_estimator
+@pytest.mark.parametrize("fitted", [False, True])
+def test_a_fit_that_fails_in_its_first_epoch_changes_nothing(estimator, fitted):
+    """Random weights are nothing to predict by; whoever has learnt for an epoch keeps what was learnt."""
+    X, y = make_data(estimator)
+    net = quick(estimator)
+    if fitted:
+        net.fit(X, y)
+    net.set_params(callbacks=[("fails", FailsInEpoch(1))])
+    for call in (net.fit, net.partial_fit) if not fitted else (net.fit,):
+        assert_unchanged_by(net, RuntimeError, lambda call=call: call(X, y), "failed in epoch 1")
+    if not fitted:
+        with pytest.raises(NotFittedError):
+            net.predict(X)
+    net.set_params(callbacks=[("fails", FailsInEpoch(3))])
+    with pytest.raises(RuntimeError, match="failed in epoch 3"):
+        net.fit(X, y)
+    assert net.n_iter_ == 2
+    assert len(net.predict(X)) == len(X)
+
+
+@each_estimator
+def test_lists_are_as_good_as_arrays_for_callbacks(estimator):
+    X, y = make_data(estimator)
+    lengths = []
+
+    def score(net, dataset, y=None):
+        lengths.append((len(dataset), len(net.predict(dataset))))
+        return 0.0
+
+    callbacks = [("score", EpochScoring(score, use_caching=False, name="scored"))]
+    nets = [quick(estimator, callbacks=callbacks, early_stopping=True).fit(rows, y) for rows in (X, X.tolist())]
+    assert_same_weights(*nets)
+    assert len(lengths) == 8 and len(set(lengths)) == 1 and lengths[0][0] == lengths[0][1] < len(X)
+
+
 BAD_Y = {
     "NaN": (lambda y: np.array([*y[:-1], np.nan], dtype=object), r"NaN|nan"),
     "infinity": (lambda y: np.r_[np.arange(len(y) - 1) % 3, np.inf], "infinity"),
@@ -1613,6 +1662,28 @@ def test_y_that_cannot_be_used_is_an_error_before_training(estimator, fitted, ki
     if fitted:
         net.fit(X, y)
     assert_unchanged_by(net, ValueError, lambda: net.fit(X, spoil(y)), message)
+
+
+@each_regressor
+@pytest.mark.parametrize("n_outputs", [1, 2])
+def test_counts_are_predicted_as_rates(estimator, n_outputs, tmp_path):
+    X, y = make_data(estimator)
+    rate = np.exp(3.0 + (y - y.mean()) / y.std())
+    counts = np.random.default_rng(0).poisson(rate if n_outputs == 1 else np.c_[rate, 1000 * rate])
+    parameters = {"criterion": "poisson_nll", "max_epochs": 60, "lr": learning_rate(estimator)}
+    net = quick(estimator, **parameters).fit(X, counts)
+    predicted = np.asarray(net.predict(X)).reshape(counts.shape)
+    assert (predicted > 0).all()
+    outputs = net.forward(X).numpy().reshape(counts.shape)
+    np.testing.assert_allclose(predicted, np.exp(outputs.astype(float)), rtol=1e-4)
+    if n_outputs == 1:
+        assert np.corrcoef(predicted, counts)[0, 1] > 0.5
+        assert 0.7 < predicted.mean() / counts.mean() < 1.4
+    net.save_params(tmp_path / "weights")
+    fresh = quick(estimator, **parameters)
+    fresh.load_params(tmp_path / "weights")
+    np.testing.assert_array_equal(net.predict(X), fresh.predict(X))
+    assert_unchanged_by(net, InvalidInputError, lambda: net.fit(X, counts - 1000), "y must not be negative")
 
 
 @each_regressor

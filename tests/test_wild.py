@@ -13,7 +13,7 @@ from sklearn.base import clone, is_classifier
 from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import EpochScoring
 from skorch.helper import SliceDataset
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, SubsetRandomSampler, WeightedRandomSampler
 
 from skpt import (
     CNNClassifier,
@@ -250,12 +250,98 @@ def test_order_and_collation_are_the_loaders():
     order = np.random.default_rng(0).permutation(N_ROWS)[:100]
     loader = DataLoader(Items(X, y), batch_size=20, sampler=order.tolist(), collate_fn=collate)
     net = quick(MLPRegressor, standardize_features=False).fit(loader)
-    assert seen == [20] * 5 * 3
+    assert seen == [1, 100, 100] + [20] * 5 * 3  # a row to see its shape, all targets, all inputs; then training
     plain = quick(MLPRegressor, standardize_features=False, shuffle=False, batch_size=20)
-    plain.initialize(X, y)  # the target's scale is that of all rows
-    plain.set_params(warm_start=True).fit(X[order], y[order])
-    for ours, theirs in zip(net.module_.parameters(), plain.module_.parameters(), strict=True):
-        np.testing.assert_allclose(ours.detach(), theirs.detach(), rtol=1e-5, atol=1e-6)
+    assert_equal_nets(net, plain.fit(X[order], y[order]))
+
+
+@each_estimator
+def test_rows_that_a_sampler_leaves_out_are_not_seen(estimator):
+    """In training, for scales and classes, to validate, predict and score."""
+    X, y = rows(estimator)
+    order = np.random.default_rng(0).permutation(N_ROWS)
+    train, valid, neither = np.split(order, [90, 130])
+    X[neither], y[neither] = X[neither] * 1000, y[neither] * 5 + 7
+    items = Items(X, y)
+    loaders = [DataLoader(items, batch_size=32, sampler=each.tolist()) for each in (train, valid)]
+    parameters = {"shuffle": False, "early_stopping": True, "max_epochs": 5}
+    net = quick(estimator, **parameters).fit(loaders[0], X_val=DataLoader(items, sampler=SubsetRandomSampler(valid)))
+    plain = quick(estimator, **parameters).fit(X[train], y[train], X_val=X[valid], y_val=y[valid])
+    assert_equal_nets(net, plain)
+    np.testing.assert_allclose(net.predict(loaders[1]), plain.predict(X[valid]), rtol=1e-4, atol=1e-5)
+    assert net.score(loaders[1]) == pytest.approx(plain.score(X[valid], y[valid]), abs=1e-4)
+    if is_classifier(net):
+        np.testing.assert_array_equal(net.classes_, np.unique(y[train]))
+
+
+def test_a_sampler_whose_rows_are_not_known_only_trains():
+    X, y = rows(MLPClassifier)
+    items = Items(X, y)
+    loader = DataLoader(items, batch_size=20, sampler=WeightedRandomSampler(np.ones(N_ROWS), 80))
+    net = quick(MLPClassifier).fit(loader)
+    assert net.partial_fit(loader).score(items) > 0
+    for use in (net.score, net.predict, lambda loader: quick(MLPClassifier, early_stopping=True).fit(items, X_val=loader)):
+        with pytest.raises(InvalidInputError, match=r"Got one with a WeightedRandomSampler, .* Pass the Dataset"):
+            use(loader)
+
+
+@each_estimator
+def test_values_that_a_collate_fn_changes_are_the_values(estimator):
+    X, y = rows(estimator)
+
+    def collate(items):
+        return torch.stack([x for x, _ in items]) / 16 - 0.5, torch.from_numpy(np.stack([target for _, target in items]))
+
+    train, valid = (DataLoader(Items(X[part], y[part]), 32, collate_fn=collate) for part in (slice(90), slice(90, None)))
+    parameters = {"shuffle": False, "early_stopping": True}
+    net = quick(estimator, **parameters).fit(train, X_val=valid)
+    changed = X / 16 - 0.5
+    plain = quick(estimator, **parameters).fit(changed[:90], y[:90], X_val=changed[90:], y_val=y[90:])
+    assert_equal_nets(net, plain)
+    np.testing.assert_allclose(net.predict(valid), plain.predict(changed[90:]), rtol=1e-4, atol=1e-5)
+    assert net.score(valid) == pytest.approx(plain.score(changed[90:], y[90:]), abs=1e-4)
+
+
+@pytest.mark.parametrize("estimator", [MLPRegressor, MLPClassifier, CNNClassifier], ids=lambda e: e.__name__)
+@pytest.mark.parametrize("lazy", [False, True], ids=["in memory", "in place"])
+@pytest.mark.parametrize("known", [False, True], ids=["targets read", "targets known"])
+def test_each_item_is_read_once_to_predict_and_to_score(estimator, lazy, known, monkeypatch):
+    X, y = rows(estimator)
+    items, n_read = Items(X, y), []
+    if known:
+        items.targets = items.numbers
+    monkeypatch.setattr(Items, "__getitem__", lambda self, i: n_read.append(i) or (self.X[i], self.numbers[i]))
+
+    def count(call, *args):
+        n_read.clear()
+        call(*args)
+        return len(n_read)
+
+    net = quick(estimator, standardize_features=False)
+    if not lazy:
+        assert count(net.fit, items) == count(net.predict, items) == count(net.score, items) == N_ROWS
+        return
+    one_to_see = N_ROWS + 1
+    loader = DataLoader(items, batch_size=50)
+    of_targets = 8 if known else N_ROWS
+    assert count(net.fit, loader) == one_to_see + of_targets + 3 * N_ROWS  # one to check all, three epochs
+    assert count(net.predict, loader) == count(net.score, loader) == one_to_see
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"shuffle": False}, {"batch_size": N_ROWS}, {"dropout": 0.3, "num_workers": 2}], ids=str
+)
+@pytest.mark.usefixtures("global_generators_untouched")
+def test_an_iterator_of_the_users_takes_the_order_of_rows_in_memory(arguments):
+    X, y = rows(MLPRegressor)
+    workers = {"iterator_train__num_workers": arguments["num_workers"]} if "num_workers" in arguments else {}
+    arguments = {name: value for name, value in arguments.items() if name != "num_workers"}
+    plain = quick(MLPRegressor, **arguments).fit(X, y).partial_fit(X, y)
+    for given in ((X, y), (Items(X, y), None)):
+        net = quick(MLPRegressor, **arguments, iterator_train=DataLoader, **workers).fit(*given)
+        assert_equal_nets(net.partial_fit(*given), plain)
+    resized = quick(MLPRegressor, iterator_train=DataLoader, iterator_train__batch_size=50).fit(X, y)
+    assert_equal_nets(resized, quick(MLPRegressor, batch_size=50).fit(X, y))
 
 
 @pytest.mark.usefixtures("global_generators_untouched")
@@ -297,6 +383,11 @@ def test_what_a_loader_cannot_do_is_said():
     loader = DataLoader(Items(X, y), batch_size=20)
     with pytest.raises(InvalidInputError, match="sample_weight cannot be given with a DataLoader"):
         quick(MLPRegressor).fit(loader, sample_weight=np.ones(N_ROWS))
+    for fit in (quick(MLPRegressor).fit, quick(MLPRegressor).partial_fit):
+        with pytest.raises(InvalidInputError, match=r"y cannot be given with a DataLoader.* Got a ndarray\. Leave y out"):
+            fit(loader, y)
+    with pytest.raises(InvalidInputError, match="Got none: batch_size=200 and drop_last=True with 150 rows"):
+        quick(MLPRegressor).fit(DataLoader(Items(X, y), batch_size=200, drop_last=True))
     with pytest.raises(InvalidInputError, match="a second DataLoader as X_val"):
         quick(MLPRegressor, early_stopping=True).fit(loader)
     with pytest.raises(InvalidInputError, match=r"must give batches \(X, y\)\. Got a Tensor"):
@@ -315,6 +406,14 @@ def test_a_search_reads_slices_of_a_dataset(most_read):
     np.testing.assert_allclose(search.cv_results_["mean_test_score"], plain.cv_results_["mean_test_score"], rtol=1e-5)
     assert 0 < most_read() <= 32
     clone(search)
+
+
+@pytest.mark.parametrize("given_y", [False, True])
+def test_a_search_that_cuts_a_dataset_itself_says_what_to_pass(given_y):
+    X, y = rows(MLPRegressor)
+    search = GridSearchCV(quick(MLPRegressor), {"lr": [1e-3, 1e-2]}, cv=3, error_score="raise")
+    with pytest.raises(InvalidInputError, match=r"Pass skorch\.helper\.SliceDataset"):
+        search.fit(Items(X, y), y if given_y else None)
 
 
 @pytest.mark.parametrize("kind", ["mapped", "dataset"])
@@ -349,6 +448,14 @@ def test_images_are_decoded_batch_by_batch(tmp_path, monkeypatch):
             assert_equal_nets(net, plain)
         assert net.score(lazy) == pytest.approx(plain.score(X, y), abs=0.1)
         np.testing.assert_array_equal(net.predict(lazy), net.predict(X))
+
+
+def test_images_of_several_sizes_are_an_error(tmp_path):
+    for name, width in [("day", 8), ("night", 9)]:
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (width, 8)).save(tmp_path / name / "1.png")
+    with pytest.raises(InvalidInputError, match=r"Got \(3, 8, 8\) and \(3, 8, 9\)\. .* ImageFolderDataset\(path, size=64\)"):
+        CNNClassifier().fit(ImageFolderDataset(tmp_path))
 
 
 def test_windows_are_never_copied_whole():

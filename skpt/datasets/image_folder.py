@@ -45,8 +45,8 @@ class ImageFolderDataset(Dataset):
         leaves each image as it is; only images of one size make a batch.
     mode : {'RGB', 'L'}, default='RGB'
         Three channels (red, green, blue) or one (luminance, grey).
-    skip : iterable of path-like, default=()
-        Files to leave out, such as the keys of `bad_files`: a path as it is, or relative to `path`.
+    skip : path-like or iterable of path-like, default=()
+        Files to leave out, such as the keys of `bad_files`: a path as it is, or relative to `path`. Each must name an image.
 
     Attributes
     ----------
@@ -102,11 +102,9 @@ class ImageFolderDataset(Dataset):
         if mode not in CHANNELS:
             raise InvalidInputError(f"The 'mode' of an image folder must be 'RGB' or 'L'. Got {mode!r} instead.")
         self.mode = mode
-        skipped = {path for each in skip for path in (Path(each), self.path / each)}
-        by_class = {
-            name: [file for file in _images_below(folder) if file not in skipped]
-            for name, folder in _class_folders(self.path).items()
-        }
+        by_class = {name: _images_below(folder) for name, folder in _class_folders(self.path).items()}
+        skipped = self._named_by(skip, [file for files in by_class.values() for file in files])
+        by_class = {name: [file for file in files if file not in skipped] for name, files in by_class.items()}
         empty = [name for name, files in by_class.items() if not files]
         if empty:
             raise InvalidInputError(
@@ -117,6 +115,28 @@ class ImageFolderDataset(Dataset):
         self.class_to_idx = {name: i for i, name in enumerate(self.classes)}
         self.files = [file for files in by_class.values() for file in files]
         self.targets = np.repeat(np.arange(len(by_class)), [len(files) for files in by_class.values()])
+
+    def _named_by(self, skip, files: list[Path]) -> set[Path]:
+        """Give the files that are to be left out, however their paths are written."""
+        skip = [Path(each) for each in ([skip] if isinstance(skip, (str, os.PathLike)) else skip)]
+        by_path = {os.path.abspath(file): [file] for file in files}
+        by_place: dict[str, list[Path]] = {}  # a link and what it leads to are in one place
+        for file in files if skip else ():
+            by_place.setdefault(os.path.realpath(file), []).append(file)
+        found, unknown = set(), []
+        for each in skip:
+            paths = (each, self.path / each)
+            named = [file for path in paths for file in by_path.get(os.path.abspath(path), ())]
+            named = named or [file for path in paths for file in by_place.get(os.path.realpath(path), ())]
+            found.update(named)
+            if not named:
+                unknown.append(str(each))
+        if unknown:
+            raise InvalidInputError(
+                f"The 'skip' parameter of an image folder must name images below {str(self.path)!r}. Got {unknown}, which name "
+                "none of them. Give each as one of the dataset's files, or as a path relative to the folder."
+            )
+        return found
 
     def __len__(self) -> int:
         return len(self.files)

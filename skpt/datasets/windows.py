@@ -5,6 +5,7 @@ from __future__ import annotations
 from numbers import Integral
 
 import numpy as np
+from pandas.api.types import is_numeric_dtype
 
 from skpt.exceptions import InvalidInputError, nearest_name
 
@@ -123,6 +124,8 @@ def make_windows(
 def _numbers(series) -> np.ndarray:
     """Give the series as an array of one or two dimensions that shares its memory where it can."""
     values = series.to_numpy() if hasattr(series, "to_numpy") else np.asarray(series)
+    if values.dtype == object and all(map(is_numeric_dtype, np.ravel(getattr(series, "dtypes", object)))):
+        values = series.to_numpy(dtype=np.float64, na_value=np.nan)  # pandas' own dtypes, whose numbers may be missing
     if values.ndim not in (1, 2) or 0 in values.shape[1:]:
         raise InvalidInputError(
             "make_windows needs a series of shape (n_timesteps,) or (n_timesteps, n_features). Got an array of shape "

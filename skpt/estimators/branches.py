@@ -25,6 +25,8 @@ from skpt.estimators.tcn import _TCN
 from skpt.estimators.transformer import _Transformer
 from skpt.exceptions import UnknownParameterError, nearest_name
 from skpt.modules.multi_input import EmbeddingModule
+from skpt.training.batches import rows_at_a_time
+from skpt.training.sources import RowSource
 
 __all__ = ["Branch", "CNNBranch", "DenseBranch", "EmbeddingBranch", "RNNBranch", "TCNBranch", "TransformerBranch"]
 
@@ -205,6 +207,12 @@ class CNNBranch(Branch):
     --------
     MultiInputClassifier : Joins branches.
     CNNClassifier : The family.
+
+    Notes
+    -----
+    What the training images held says what later ones mean: after bytes (uint8), integers of any dtype are bytes too, and
+    floats must lie in [0, 1]. After other numbers, bytes are divided by 255 where all training numbers lay in [0, 1], and
+    taken as they are where one did not.
 
     Examples
     --------
@@ -419,7 +427,9 @@ class _Embedding(NetEstimator):
         return True  # categories are always numbered
 
     def _scaler_of(self, data) -> CategoryNumbers:
-        return CategoryNumbers([np.unique(column) for column in data.X.T])
+        parts = data.X.parts(rows_at_a_time(data.X)) if isinstance(data.X, RowSource) else [data.X]
+        found = [[np.unique(column) for column in part.T] for part in parts]
+        return CategoryNumbers([np.unique(np.concatenate(each)) for each in zip(*found, strict=True)])
 
     def _inputs_from_dict(self, learnt: dict[str, Any]) -> None:
         super()._inputs_from_dict({**learnt, "scaler": None})

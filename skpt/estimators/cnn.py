@@ -16,8 +16,10 @@ from skpt.base import NetClassifier, NetEstimator, NetRegressor
 from skpt.exceptions import InvalidInputError
 from skpt.modules.cnn import CNNModule
 from skpt.modules.layers import ACTIVATIONS, INITIALIZATIONS
-from skpt.training.features import FeatureScaler, as_numbers, to_float32
+from skpt.training.features import FeatureScaler, as_bytes, as_numbers, as_tensor, to_float32
 from skpt.training.randomness import borrowed_global_generator
+from skpt.training.sources import RowSource
+from skpt.training.transfer import unwrapped
 
 __all__ = ["CNNClassifier", "CNNRegressor"]
 
@@ -28,6 +30,8 @@ class _CNN(NetEstimator):
     module = CNNModule
     _takes_sparse = False
     _most_dimensions = 4
+
+    pixel_range_ = None  # not known: of a file or pickle from before it was learnt
 
     _own_constraints: dict = {
         "channels": ["array-like"],
@@ -82,6 +86,11 @@ class _CNN(NetEstimator):
     }
     _own_attribute_texts = {
         "input_shape_": ("tuple of int", "(n_channels, height, width) of an image."),
+        "pixel_range_": (
+            '{"bytes", "unit", "other"} or None',
+            'What the training images held: bytes, other numbers within [0, 1] ("unit"), or any. None in a net that an '
+            "earlier version saved.",
+        ),
     }
 
     def _validate_params(self) -> None:
@@ -90,6 +99,11 @@ class _CNN(NetEstimator):
         self._check_integers("hidden_layer_sizes", self.hidden_layer_sizes, example="(128,)")
         for name in ("kernel_size", "pool_size"):
             self._check_integers(name, getattr(self, name), lengths=(1, 2), example="3 or (3, 5)")
+        if isinstance(self.padding, bool):  # an Integral to Python, and not to torch
+            raise InvalidInputError(
+                f"The 'padding' parameter of {type(self).__name__} must be 'same', 'valid' or an int in the range [0, inf). "
+                f"Got {self.padding!r} instead. Give 'same' for as many zeros as keep the size of an image, 'valid' for none."
+            )
         if self.image_shape is not None:
             self._check_integers("image_shape", self.image_shape, lengths=(2, 3), example="(1, 28, 28)")
 
@@ -99,7 +113,7 @@ class _CNN(NetEstimator):
             "channels": _integers(self.channels),
             "kernel_size": _one_or_pair(self.kernel_size),
             "pool_size": _one_or_pair(self.pool_size),
-            "padding": self.padding,
+            "padding": self.padding if isinstance(self.padding, str) else int(self.padding),
             "hidden_layer_sizes": _integers(self.hidden_layer_sizes),
             "activation": self.activation,
             "dropout": self.dropout,
@@ -113,6 +127,11 @@ class _CNN(NetEstimator):
 
     def _n_positions(self) -> int:
         return math.prod(self.input_shape_[1:])
+
+    def _sized_by(self, name: str) -> set[str]:
+        if name != "n_features":
+            return super()._sized_by(name)
+        return {next(iter(unwrapped(self.module_).state_dict()))}  # of the layer that reads the pixels
 
     # ------------------------------------------------------------------ reading images
 
@@ -151,6 +170,7 @@ class _CNN(NetEstimator):
                 )
             self.input_shape_ = tuple(int(n) for n in shape)
             self.n_features_in_ = math.prod(self.input_shape_)
+            self.pixel_range_ = _range_of(X)
         elif shape != self.input_shape_:
             raise InvalidInputError(
                 f"X has images of shape {shape}, but {owner} was fitted with {self.input_shape_} (n_channels, height, width)."
@@ -158,28 +178,69 @@ class _CNN(NetEstimator):
         return X
 
     def _scaler_of(self, data) -> FeatureScaler:
-        return FeatureScaler.from_places(data.X, data.weight, axis=1)
+        if not isinstance(data.X, RowSource):
+            return FeatureScaler.from_places(data.X, data.weight, axis=1)
+        ranges = []
+
+        def note(part):
+            ranges.append(_range_of(part))
+            return part
+
+        # Of rows that are read when needed the check of X may have seen the first alone; this pass sees all.
+        scaler = FeatureScaler.from_places(data.X.mapped(note), data.weight, axis=1)
+        self.pixel_range_ = "other" if "other" in ranges else ranges[0]
+        return scaler
+
+    @property
+    def _white(self) -> int:
+        """What a byte is divided by."""
+        return 1 if self.pixel_range_ == "other" else 255
+
+    def _as_fitted(self, X: np.ndarray) -> np.ndarray:
+        """Give checked images as bytes where fit saw bytes and these are integers; the same numbers mean the same."""
+        return as_bytes(X, type(self).__name__) if self.pixel_range_ == "bytes" else X
 
     def _encode_X(self, X):
-        return torch.from_numpy(np.ascontiguousarray(X)) if X.dtype == np.uint8 else to_float32(X)
+        X = self._as_fitted(X)
+        return as_tensor(X) if X.dtype == np.uint8 else to_float32(X)
 
     def _scaled(self, X, dtype=None):
-        return super()._scaled(as_numbers(X, np.float64), dtype)
+        return super()._scaled(as_numbers(self._as_fitted(X), np.float64, self._white), dtype)
 
     def _augmented(self, x: Tensor) -> Tensor:
         if self.augment is None:
             return x
-        x = _as_float(x)
+        # A batch of floats may be a view of the training rows, and of the user's X: augment may work in place.
+        x = self._as_float(x) if x.dtype == torch.uint8 else x.clone()
+        shape, dtype = tuple(x.shape), x.dtype
         with borrowed_global_generator(self.streams_.noise):
             augmented = self.augment(x)
-        if not isinstance(augmented, Tensor) or augmented.shape != x.shape:
+        if not isinstance(augmented, Tensor) or augmented.shape != shape:
             got = tuple(augmented.shape) if isinstance(augmented, Tensor) else type(augmented).__name__
-            raise InvalidInputError(f"augment must give a tensor of the shape that it takes, {tuple(x.shape)}. Got {got}.")
-        return augmented
+            raise InvalidInputError(f"augment must give a tensor of the shape that it takes, {shape}. Got {got}.")
+        if not augmented.is_floating_point():
+            raise InvalidInputError(
+                f"augment must give a tensor of the dtype that it takes, {dtype}. Got {augmented.dtype}. Let it end with "
+                "batch.float(), in the range that it took."
+            )
+        return augmented.to(dtype)
+
+    def _as_float(self, x: Tensor) -> Tensor:
+        """Bytes as floats, in the unit of the training images; floating numbers as they are."""
+        return x.float().div_(self._white) if x.dtype == torch.uint8 else x
 
     def _encode_batch(self, x: Tensor) -> Tensor:
-        x = _as_float(x)
+        x = self._as_float(x)
         return x if self.scaler_ is None else self.scaler_.of_batch(x)
+
+    # ------------------------------------------------------------------ saving
+
+    def _inputs_to_dict(self) -> dict[str, Any]:
+        return {**super()._inputs_to_dict(), "pixel_range": self.pixel_range_}
+
+    def _inputs_from_dict(self, learnt: dict[str, Any]) -> None:
+        super()._inputs_from_dict(learnt)
+        self.pixel_range_ = learnt.get("pixel_range")
 
 
 class CNNRegressor(_CNN, NetRegressor):
@@ -194,6 +255,12 @@ class CNNRegressor(_CNN, NetRegressor):
     --------
     CNNClassifier : The same for classes.
     MLPRegressor : Without a notion of place.
+
+    Notes
+    -----
+    What the training images held says what later ones mean: after bytes (uint8), integers of any dtype are bytes too, and
+    floats must lie in [0, 1]. After other numbers, bytes are divided by 255 where all training numbers lay in [0, 1], and
+    taken as they are where one did not.
 
     References
     ----------
@@ -269,6 +336,12 @@ class CNNClassifier(_CNN, NetClassifier):
     CNNRegressor : The same for numbers.
     MLPClassifier : Without a notion of place.
 
+    Notes
+    -----
+    What the training images held says what later ones mean: after bytes (uint8), integers of any dtype are bytes too, and
+    floats must lie in [0, 1]. After other numbers, bytes are divided by 255 where all training numbers lay in [0, 1], and
+    taken as they are where one did not.
+
     References
     ----------
     LeCun, Y., Bottou, L., Bengio, Y., Haffner, P. (1998). Gradient-based learning applied to document recognition.
@@ -329,9 +402,11 @@ class CNNClassifier(_CNN, NetClassifier):
         self._store(locals())
 
 
-def _as_float(x: Tensor) -> Tensor:
-    """Bytes as parts of 255; floating numbers as they are."""
-    return x.float().div_(255) if x.dtype == torch.uint8 else x
+def _range_of(X: np.ndarray) -> str:
+    """Name what images hold, as `pixel_range_` does."""
+    if X.dtype == np.uint8:
+        return "bytes"
+    return "unit" if X.min() >= 0 and X.max() <= 1 else "other"
 
 
 def _integers(sizes) -> tuple[int, ...]:
@@ -339,4 +414,5 @@ def _integers(sizes) -> tuple[int, ...]:
 
 
 def _one_or_pair(size) -> int | tuple[int, ...]:
-    return int(size) if np.ndim(size) == 0 else _integers(size)
+    sizes = _integers(size)
+    return sizes[0] if len(sizes) == 1 else sizes

@@ -16,7 +16,7 @@ from torch import Tensor
 from skpt._compat import Interval, StrOptions, get_column_indices
 from skpt.base import NetClassifier, NetEstimator, NetRegressor
 from skpt.estimators.branches import Branch, CNNBranch, DenseBranch, _Embedding
-from skpt.exceptions import InvalidInputError
+from skpt.exceptions import InvalidInputError, UnknownParameterError, nearest_name
 from skpt.modules.layers import ACTIVATIONS, INITIALIZATIONS
 from skpt.modules.multi_input import BranchModule, MultiInputModule
 from skpt.training.fields import Fields, as_numpy, is_dict, stacked
@@ -62,6 +62,17 @@ class BranchedNet(NetEstimator):
 
     def _branches_by_name(self, given=None) -> dict[str, Branch]:
         return {name: branch for name, branch, _ in self._given_branches(given) if isinstance(branch, Branch)}
+
+    def _store(self, arguments: dict[str, Any]) -> None:
+        branches = self._branches_by_name(arguments[self._branch_parameter()])
+        for name in arguments["further"]:
+            prefix, separator, rest = name.partition("__")
+            if separator and prefix in branches:
+                raise UnknownParameterError(
+                    f"{type(self).__name__} takes no parameters of its branches when it is made. Got {name!r}. Give {rest} to "
+                    f"the {type(branches[prefix]).__name__} named {prefix!r}, or call set_params({name}=...)."
+                )
+        super()._store(arguments)
 
     def _known_names(self) -> set[str]:
         return {*super()._known_names(), *self._branches_by_name()}
@@ -254,11 +265,12 @@ class BranchedNet(NetEstimator):
         """The key of a branch's input."""
         if key is None and len(X) and len(list(X)) == 1:
             key = next(iter(X))
-        if not isinstance(key, str) or key not in list(X):
+        names = [each for each in X if isinstance(each, str)]
+        if key not in names:
+            hint = nearest_name(key, names, listed=True) if isinstance(key, str) else " Keys are text."
             raise InvalidInputError(
                 f"The branch {name!r} of {type(self).__name__} must name a key of X, which is a dict of {list(X)}. Got "
-                f"{key!r}. A dict that lost its arrays was taken rows of by scikit-learn, which cannot: pass "
-                "skorch.helper.SliceDict(**dict)."
+                f"{key!r}.{hint}"
             )
         return key
 

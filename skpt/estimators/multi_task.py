@@ -7,6 +7,7 @@ from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_consistent_length, check_is_fitted
 from torch import nn
@@ -22,6 +23,7 @@ from skpt.modules.multi_input import JoinedModule
 from skpt.modules.multi_task import MultiTaskModule
 from skpt.training.criteria import CLASSIFICATION_CRITERIA, REGRESSION_CRITERIA, build_criterion, find_criterion
 from skpt.training.fields import Fields
+from skpt.training.job import TrainingJob
 from skpt.training.sources import RowSource, unpack
 from skpt.training.tasks import KINDS, LOSS_SCALINGS, MultiTaskLoss, RecordTasks, TaskTargets, read_labels
 from skpt.training.transfer import unwrapped
@@ -57,7 +59,8 @@ class MultiTaskEstimator(BranchedNet):
     tasks : dict of str to {"classification", "regression", "multilabel"} or None, default=None
         What each task is. The labels y are a DataFrame with a column for each task (for a multilabel task columns of 0 and
         1 whose names begin with the task's and an underscore), a dict of arrays, (n_samples, n_labels) for a multilabel
-        task, or an array whose columns are the tasks in order. None makes a task of each column of y: numbers are
+        task, or an array whose columns are the tasks in order. Columns of a DataFrame may come in any order; after `fit`
+        they must have the names that predictions have. None makes a task of each column of y: numbers are
         predicted as numbers; texts, categories and booleans are classes.
     trunk : branch, list of (str, branch, columns) or None, default=None
         What the tasks share: a branch such as ``CNNBranch(64)`` for all of X, or several for several inputs, as `branches`
@@ -67,12 +70,13 @@ class MultiTaskEstimator(BranchedNet):
         The weight of each task in the loss and in `score`; None and tasks left out count 1.
     loss_scaling : {"batch_max", "uncertainty"} or None, default=None
         How losses on different scales are brought together. "batch_max" divides each task's loss by the largest mean loss
-        that it has had in a training batch so far, so that each begins near 1. "uncertainty" learns the noise of each task
+        that it has had in a training batch so far, so that each begins near 1; for the validation loss that is the largest
+        of the first epoch throughout, so that epochs can be compared. "uncertainty" learns the noise of each task
         together with the weights (Kendall, Gal and Cipolla, 2018); `weight_decay` holds for these log-variances too.
     missing_labels : {"error", "ignore"}, default="error"
         Whether labels may be missing (NaN or None): such a row counts for the other tasks only.
     criterion : dict of str to str or class, str or class, default="auto"
-        Loss of each task, or of all of them: "mse", "l1", "huber", "smooth_l1" or "poisson_nll" for numbers,
+        Loss of each task, or of all of them: "mse", "l1", "huber", "smooth_l1" for numbers, "poisson_nll" for counts,
         "cross_entropy" or "bce" for classes, "bce" or "multilabel_soft_margin" for labels, or a class of
         ``torch.nn.Module``. "auto", and tasks left out, take "mse", "cross_entropy" ("bce" for two classes) and "bce".
     hidden_layer_sizes : sequence of int, default=()
@@ -264,13 +268,19 @@ class MultiTaskEstimator(BranchedNet):
     # ------------------------------------------------------------------ reading y
 
     def _read_both(self, X, y, *, reset: bool) -> tuple[Fields, Fields]:
+        owner = type(self).__name__
         if y is None:
-            raise InvalidInputError(f"{type(self).__name__} requires y to be passed, but the target y is None.")
+            raise InvalidInputError(f"{owner} requires y to be passed, but the target y is None.")
         X = self._checked_source(X, reset=reset) if isinstance(X, RowSource) else self._read_inputs(X, reset=reset)
-        tasks = self.tasks if reset else self.target_.form.kinds
-        labels, form = read_labels(y, tasks, type(self).__name__, may_lack=self.missing_labels == "ignore")
+        tasks = self.tasks if reset else self.target_.form
+        labels, form = read_labels(y, tasks, owner, may_lack=self.missing_labels == "ignore")
         check_consistent_length(X, labels)
         if reset:
+            if "best" in form.kinds and not form.is_1d:
+                raise InvalidInputError(
+                    f"No task of {owner} may be called 'best': train_loss_best in the history says whether an epoch was the "
+                    f"best so far. Got the tasks {list(form.kinds)}. Give it another name."
+                )
             self._check_tasks_of("task_weights", form.kinds)
             self._check_tasks_of("criterion", form.kinds)
             self.form_ = form
@@ -286,16 +296,14 @@ class MultiTaskEstimator(BranchedNet):
 
     def _labels_of_batch(self, y_batch, y: Fields) -> Fields:
         labels = y_batch[:, 0] if self.target_.form.is_1d and y_batch.ndim == 2 else y_batch
-        return read_labels(
-            labels, self.target_.form.kinds, type(self).__name__, may_lack=self.missing_labels == "ignore"
-        )[0]
+        return read_labels(labels, self.target_.form, type(self).__name__, may_lack=self.missing_labels == "ignore")[0]
 
     def _learn_scales(self, data) -> None:
         super()._learn_scales(data)
         if self.standardize_target:
             self.target_.standardize(data.y, data.weight)
-        if self.missing_labels == "ignore":
-            self.labelled_share_ = self.target_.labelled_share(data.y, data.weight)
+        may_lack = self.missing_labels == "ignore"
+        self.labelled_share_ = self.target_.labelled_share(data.y, data.weight) if may_lack else None
 
     def _labels_as_given(self, y, rows) -> Any:
         labels = dict(rows.y.items())
@@ -347,6 +355,11 @@ class MultiTaskEstimator(BranchedNet):
         self.criterion_ = build_criterion(MultiTaskLoss, {**arguments, **further})
         return self
 
+    def _make_job(self, data, valid, max_epochs: int, *, new: bool) -> TrainingJob:
+        job = super()._make_job(data, valid, max_epochs, new=new)
+        job.criterion.may_lack = self.missing_labels == "ignore"  # it may be one that was built when they were errors
+        return job
+
     def _class_of(self, task: str, reads: str):
         criterion = self._criterion_of(task, self.target_.form.kinds[task])
         if not isinstance(criterion, str):
@@ -364,6 +377,23 @@ class MultiTaskEstimator(BranchedNet):
 
     # ------------------------------------------------------------------ prediction
 
+    def predict(self, X):
+        """Predict the labels of all tasks.
+
+        Parameters
+        ----------
+        X : array-like, sparse matrix, dict or torch Dataset
+            Inputs, as for `fit`.
+
+        Returns
+        -------
+        DataFrame, or ndarray of shape (n_samples,) where y had one dimension
+            A column for each task, and one for each label of a multilabel task, named as in y; with the index of X if it
+            has one.
+        """
+        outputs = self._outputs(X)
+        return self.target_.decode(outputs, X.index if isinstance(X, (pd.DataFrame, pd.Series)) else None)
+
     @available_if(_has_classes)
     def predict_proba(self, X):
         """Give the probabilities of the classes.
@@ -379,7 +409,8 @@ class MultiTaskEstimator(BranchedNet):
             For each task that has classes; rows add up to one, unless it is a multilabel task. An array alone where y had
             one dimension.
         """
-        by_task = self.target_.probabilities(self._outputs(X))
+        outputs = self._outputs(X)
+        by_task = self.target_.probabilities(outputs)
         return next(iter(by_task.values())) if self.target_.form.is_1d else by_task
 
     def score(self, X, y=None, sample_weight=None) -> float:
@@ -421,9 +452,17 @@ class MultiTaskEstimator(BranchedNet):
         """
         check_is_fitted(self)
         outputs, (_, y) = self._outputs(X), unpack(X, y)
-        labels, _ = read_labels(y, self.target_.form.kinds, type(self).__name__, may_lack=self.missing_labels == "ignore")
+        labels, _ = read_labels(y, self.target_.form, type(self).__name__, may_lack=self.missing_labels == "ignore")
         check_consistent_length(outputs, labels)
         if sample_weight is not None:
             sample_weight = check_sample_weight(sample_weight, outputs, dtype=np.float64, ensure_non_negative=True)
         return self.target_.scores(labels, outputs, sample_weight)
 
+    # ------------------------------------------------------------------ saving
+
+    def _learnt_to_dict(self) -> dict[str, Any]:
+        return {**super()._learnt_to_dict(), "labelled_share": self.labelled_share_}
+
+    def _learn_from_dict(self, learnt: dict[str, Any]) -> None:
+        super()._learn_from_dict(learnt)
+        self.labelled_share_ = learnt.get("labelled_share")  # which files of older versions have not

@@ -45,8 +45,8 @@ class _Transformer(SequenceNet):
         ),
         "positional_encoding": (
             '{"sinusoidal", "learned"} or None',
-            "What tells the network the position of a step: sines and cosines, a learnt vector for each, which allows no longer "
-            "sequences than the longest of `fit` (padding included), or nothing, which makes the steps a set.",
+            "What tells the network the position of a step: sines and cosines, a learnt vector for each, which allows no "
+            "longer sequences than the longest of `fit` (padding included), or nothing, which makes the steps a set.",
         ),
         "pooling": (
             '{"mean", "class_token", "last"}',

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from numbers import Integral
 
 import torch
 from torch import nn
@@ -83,7 +84,7 @@ class CNNModule(Layers):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         n_in, *size = image_shape
         for i, n_channels in enumerate(channels, start=1):
-            pad = padding if isinstance(padding, int) else 0
+            pad = 0 if isinstance(padding, str) else padding
             # With "same" padding what lies further out than the image is wide would only ever meet zeros.
             largest = [2 * n - 1 if padding == "same" else n + 2 * pad for n in size]
             kernel = tuple(min(k, most) for k, most in zip(_pair(kernel_size), largest, strict=True))
@@ -126,5 +127,5 @@ class CNNModule(Layers):
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
+    height, width = (size, size) if isinstance(size, Integral) else size
     return height, width

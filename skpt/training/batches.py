@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from skpt.exceptions import InvalidInputError
 from skpt.training.fields import Fields, as_numpy, is_dict
 from skpt.training.randomness import borrowed_global_generator
-from skpt.training.sources import RowSource
+from skpt.training.sources import RowSource, pair_of
 
 __all__ = ["Batches", "LoaderBatches", "rows_at_a_time", "rows_of"]
 
@@ -118,15 +118,30 @@ class Batches:
 
     def __iter__(self) -> Iterator:
         n_samples = len(self.y)
-        if len(self) == 1:  # one batch holds all rows: their order does not matter
-            yield self._batch(slice(0, n_samples))
-            return
-        order = None if self.generator is None else torch.randperm(n_samples, generator=self.generator)
+        order = self.draw_order(self.batch_size)
         if order is not None:
             order = order.to(self.y.device)
         for start in range(0, n_samples, self.batch_size):
             rows = slice(start, min(start + self.batch_size, n_samples))
             yield self._batch(rows if order is None else order[rows])
+
+    def draw_order(self, batch_size: int | None) -> Tensor | None:
+        """Give the order of the rows in the next epoch.
+
+        Parameters
+        ----------
+        batch_size : int or None
+            Rows in a batch.
+
+        Returns
+        -------
+        Tensor of shape (n_samples,) or None
+            Drawn from the generator; None where the rows stay as they are.
+        """
+        n_samples = len(self.y)
+        if self.generator is None or n_samples <= (batch_size or 0):  # in one batch of all rows order does not matter
+            return None
+        return torch.randperm(n_samples, generator=self.generator)
 
     def _batch(self, index: Tensor | slice):
         y = rows_of(self.y, index)
@@ -155,6 +170,11 @@ class LoaderBatches(Batches):
     """
 
     def __init__(self, loader: DataLoader, X: RowSource, y: Tensor, encode: Callable, generator: torch.Generator):
+        if not len(loader):
+            raise InvalidInputError(
+                f"A DataLoader must give at least one batch. Got none: batch_size={loader.batch_size} and "
+                f"drop_last={loader.drop_last} with {len(y)} rows. Set drop_last=False, or a smaller batch_size."
+            )
         super().__init__(X, y, None, loader.batch_size or -(-len(y) // len(loader)))
         self.loader, self.encode, self.generator = loader, encode, generator
 
@@ -169,9 +189,5 @@ class LoaderBatches(Batches):
                 batch = next(iterator, None)
             if batch is None:
                 return
-            if not isinstance(batch, (tuple, list)) or len(batch) != 2:
-                raise InvalidInputError(
-                    f"A DataLoader must give batches (X, y). Got a {type(batch).__name__}. Change its collate_fn or Dataset."
-                )
-            X, y, weight = self.encode(*(a if is_dict(a) else np.asarray(a) for a in map(as_numpy, batch)))
+            X, y, weight = self.encode(*(a if is_dict(a) else np.asarray(a) for a in map(as_numpy, pair_of(batch))))
             yield X, y if weight is None else (y, weight)

@@ -19,6 +19,7 @@ __all__ = [
     "REGRESSION_CRITERIA",
     "build_criterion",
     "find_criterion",
+    "is_of_counts",
     "mean_loss",
     "row_losses",
     "takes_class_index",
@@ -112,6 +113,11 @@ def build_criterion(criterion, params: Mapping) -> nn.Module:
             f"{criterion!r} instead. Pass a class, such as torch.nn.MSELoss."
         )
     return made
+
+
+def is_of_counts(criterion) -> bool:
+    """Whether the criterion is the likelihood of counts, whose outputs stand for rates and have no other scale."""
+    return issubclass(criterion if isinstance(criterion, type) else type(criterion), nn.PoissonNLLLoss)
 
 
 def takes_class_index(criterion) -> bool:

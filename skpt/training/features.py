@@ -11,7 +11,17 @@ from scipy import sparse
 
 from skpt.exceptions import InvalidInputError
 
-__all__ = ["FeatureScaler", "as_numbers", "columns_without_numbers", "is_plain", "size_in_units_of", "to_float32"]
+__all__ = [
+    "FeatureScaler",
+    "as_bytes",
+    "as_numbers",
+    "as_tensor",
+    "columns_without_numbers",
+    "is_plain",
+    "size_in_units_of",
+    "spread_in_units_of",
+    "to_float32",
+]
 
 
 class FeatureScaler:
@@ -171,6 +181,22 @@ def size_in_units_of(mean, scale, other_mean, other_scale) -> np.ndarray:
     return np.hypot(spread, mean - other_mean) / other_scale
 
 
+def spread_in_units_of(scale, other_scale) -> np.ndarray:
+    """Give the standard deviation of columns in units of another's; one where either is a constant, which has no unit.
+
+    Parameters
+    ----------
+    scale, other_scale : ndarray
+        Of the columns, and the other's; exactly one stands for a constant.
+
+    Returns
+    -------
+    ndarray
+        About one where both are alike.
+    """
+    return np.where((scale == 1.0) | (other_scale == 1.0), 1.0, scale / other_scale)
+
+
 def _parts(X) -> list[slice]:
     """Divide rows into parts of `_NUMBERS_AT_ONCE`."""
     n_rows = max(1, _NUMBERS_AT_ONCE // max(1, math.prod(X.shape[1:])))
@@ -180,10 +206,44 @@ def _parts(X) -> list[slice]:
 def _usable_scale(var: np.ndarray, size: np.ndarray, dtype) -> np.ndarray:
     """The standard deviation; one where it is no more than rounding of numbers of this size."""
     scale = np.sqrt(np.maximum(var, 0.0))
-    return np.where(scale > 100 * np.finfo(dtype).eps * size, scale, 1.0)
+    # The sums are in double precision: numbers that come in half differ by more than their own rounding.
+    eps = min(np.finfo(dtype).eps, np.finfo(np.float32).eps)
+    return np.where(scale > 100 * eps * size, scale, 1.0)
 
 
-def as_numbers(X: np.ndarray, dtype) -> np.ndarray:
+def as_bytes(X: np.ndarray, owner: str) -> np.ndarray:
+    """Give images to a net that was fitted with bytes: integers as bytes, booleans and numbers within [0, 1] as they are.
+
+    Parameters
+    ----------
+    X : ndarray
+        Finite numbers of any dtype.
+    owner : str
+        Whose X it is, for messages.
+
+    Returns
+    -------
+    ndarray
+        X itself where there is nothing to change.
+
+    Raises
+    ------
+    InvalidInputError
+        If integers are no bytes, or others are not within [0, 1].
+    """
+    if X.dtype == np.uint8 or X.dtype.kind == "b" or not X.size:
+        return X
+    is_whole = X.dtype.kind in "iu"
+    least, most, largest = X.min(), X.max(), 255 if is_whole else 1
+    if least < 0 or most > largest:
+        raise InvalidInputError(
+            f"{owner} was fitted with bytes, which it scales to [0, 1]: X must hold uint8, integers in the range [0, 255] or "
+            f"floats in the range [0, 1]. Got {X.dtype} from {least:.6g} to {most:.6g}. Pass uint8, or numbers divided by 255."
+        )
+    return X.astype(np.uint8) if is_whole else X
+
+
+def as_numbers(X: np.ndarray, dtype, white: int = 255) -> np.ndarray:
     """Give X in a floating dtype; bytes, as of images, become parts of 255.
 
     Parameters
@@ -192,6 +252,8 @@ def as_numbers(X: np.ndarray, dtype) -> np.ndarray:
         Numbers of any dtype.
     dtype : numpy.dtype
         A floating one.
+    white : int, default=255
+        What bytes are divided by.
 
     Returns
     -------
@@ -199,7 +261,7 @@ def as_numbers(X: np.ndarray, dtype) -> np.ndarray:
         X itself where it has the dtype.
     """
     numbers = X.astype(dtype, copy=False)
-    return numbers / dtype(255) if X.dtype == np.uint8 else numbers
+    return numbers / dtype(white) if X.dtype == np.uint8 else numbers
 
 
 # Numbers that are read in double precision at a time: 1 MB, which stays in the cache.
@@ -291,6 +353,22 @@ def to_float32(X, *, allow_nan: bool = False):
         with np.errstate(over="ignore"):
             X = X.astype(np.float32)
         _check_finite(np.nan_to_num(X, nan=0.0, posinf=np.inf, neginf=-np.inf) if allow_nan else X)
+    return as_tensor(X)
+
+
+def as_tensor(X: np.ndarray) -> torch.Tensor:
+    """Give an array as a tensor of its dtype.
+
+    Parameters
+    ----------
+    X : ndarray
+        Numbers.
+
+    Returns
+    -------
+    Tensor
+        It shares memory with X where X is contiguous and can be written to.
+    """
     if not (X.flags.writeable and X.flags.c_contiguous):
         X = np.array(X, order="C")  # torch knows no read-only memory
     return torch.from_numpy(X)

@@ -19,7 +19,7 @@ from skorch.dataset import unpack_data
 from skorch.utils import to_device
 from torch import Tensor, nn
 from torch.optim import LBFGS
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from skpt.training.batches import Batches, LoaderBatches, rows_of
 from skpt.training.criteria import mean_loss
@@ -62,6 +62,28 @@ class BatchesDataset(Dataset):
             return [self[i] for i in rows]
         part = X[np.asarray(rows)]  # all at once, as its Dataset may decode them by several threads
         return [(part[j], y[i] if weight is None else (y[i], weight[i])) for j, i in enumerate(rows)]
+
+
+class OrderOfBatches(Sampler):
+    """The order of rows in memory, drawn anew in each epoch. Torch's RandomSampler draws more numbers than its order needs.
+
+    Parameters
+    ----------
+    batches : Batches
+        The rows.
+    batch_size : int or None
+        Rows in a batch of the DataLoader.
+    """
+
+    def __init__(self, batches: Batches, batch_size: int | None):
+        self.batches, self.batch_size = batches, batch_size
+
+    def __len__(self) -> int:
+        return len(self.batches.y)
+
+    def __iter__(self):
+        order = self.batches.draw_order(self.batch_size)
+        yield from range(len(self)) if order is None else order.tolist()
 
 
 def _row_of(X, i: int):
@@ -335,10 +357,11 @@ class TrainingLadder(NeuralNet):
         arguments = self.get_params_for(prefix)
         if isinstance(dataset, Batches):
             arguments.setdefault("batch_size", dataset.batch_size)
-            generator = dataset.generator
-            dataset = BatchesDataset(dataset)
             if iterator is DataLoader and not {"sampler", "batch_sampler", "shuffle"} & arguments.keys():
-                arguments.update(shuffle=generator is not None, generator=self.streams_.order)
+                # The loader draws seeds for its workers: of a copy, so that the order is that of rows in memory.
+                seeds = self.streams_.order if dataset.generator is None else self.streams_.order.clone_state()
+                arguments.update(sampler=OrderOfBatches(dataset, arguments["batch_size"]), generator=seeds)
+            dataset = BatchesDataset(dataset)
         return iterator(dataset, **arguments)
 
     def outputs_of(self, X, n_rows: int):

@@ -49,8 +49,10 @@ def is_list_of_sequences(X) -> bool:
         of equal length is a table.
     """
     if isinstance(X, np.ndarray):
-        return X.dtype == object and X.ndim == 1 and len(X) > 0 and all(np.ndim(x) == 1 for x in X) or is_ragged(X)
-    return isinstance(X, (list, tuple)) and len(X) > 0 and all(np.ndim(x) == 1 and hasattr(x, "dtype") for x in X) or is_ragged(X)
+        is_list = X.dtype == object and X.ndim == 1
+    else:
+        is_list = isinstance(X, (list, tuple)) and all(hasattr(x, "dtype") for x in X)
+    return (is_list and len(X) > 0 and all(np.ndim(x) == 1 for x in X)) or is_ragged(X)
 
 
 def pad_sequences(X: Sequence) -> np.ndarray:

@@ -31,12 +31,18 @@ class NumericTarget:
         What is taken off and divided by.
     dtype : numpy.dtype
         Of the predictions: float32 for a float32 y, float64 otherwise.
+    log_link : bool
+        Whether a network gives logarithms of what it predicts.
+    of_counts : bool
+        Whether this is learnt by the likelihood of counts, which have no other scale.
     """
 
     kind = "numeric"
 
-    def __init__(self, n_outputs: int, is_1d: bool, dtype, mean=None, scale=None):
+    def __init__(self, n_outputs: int, is_1d: bool, dtype, mean=None, scale=None, log_link: bool = False):
         self.n_outputs, self.is_1d, self.dtype = int(n_outputs), bool(is_1d), np.dtype(dtype)
+        self.log_link = bool(log_link)
+        self.of_counts = False
         self.mean = np.zeros(self.n_outputs) if mean is None else np.asarray(mean, dtype=np.float64)
         self.scale = np.ones(self.n_outputs) if scale is None else np.asarray(scale, dtype=np.float64)
 
@@ -57,6 +63,14 @@ class NumericTarget:
         other.scale = np.ones(self.n_outputs) if scale is None else np.asarray(scale, dtype=np.float64)
         return other
 
+    def expect_counts(self, y: np.ndarray, criterion) -> None:
+        """Take the outputs for rates of counts, or for their logarithms where the criterion, a class or an instance, does."""
+        if (y < 0).any():
+            raise InvalidInputError(
+                f"Where the criterion is the likelihood of counts, y must not be negative. Got {y.min()}. Take criterion='mse'."
+            )
+        self.of_counts, self.log_link = True, getattr(criterion, "log_input", True)
+
     def standardize(self, y: np.ndarray, weight: np.ndarray | None) -> None:
         """Learn mean and scale from the training rows; a constant column keeps the scale one."""
         y = y.reshape(len(y), -1).astype(np.float64)
@@ -69,7 +83,7 @@ class NumericTarget:
 
     def agrees_with(self, other) -> bool:
         """Say whether a network's outputs mean the same for another target, but for the scale."""
-        return isinstance(other, NumericTarget) and other.n_outputs == self.n_outputs
+        return isinstance(other, NumericTarget) and (other.n_outputs, other.log_link) == (self.n_outputs, self.log_link)
 
     def check(self, y: np.ndarray) -> None:
         """Raise if y has not the form that was learnt."""
@@ -88,8 +102,13 @@ class NumericTarget:
 
     def decode(self, outputs: np.ndarray) -> np.ndarray:
         """Give predictions in the form of y."""
-        y = (outputs.astype(np.float64).reshape(len(outputs), -1) * self.scale + self.mean).astype(self.dtype)
+        y = self._in_units(outputs.reshape(len(outputs), -1))
         return y.ravel() if self.is_1d else y
+
+    def _in_units(self, outputs: np.ndarray) -> np.ndarray:
+        """Give outputs (..., n_outputs) in the units of y."""
+        y = outputs.astype(np.float64) * self.scale + self.mean
+        return (np.exp(y) if self.log_link else y).astype(self.dtype)
 
     def to_dict(self) -> dict[str, Any]:
         """Give everything as JSON types."""
@@ -100,6 +119,7 @@ class NumericTarget:
             "dtype": self.dtype.name,
             "mean": self.mean.tolist(),
             "scale": self.scale.tolist(),
+            "log_link": self.log_link,
         }
 
 
@@ -120,12 +140,16 @@ class SequenceTarget(NumericTarget):
         Of the predictions.
     mean, scale : array-like of shape (n_outputs,), default=None
         What is taken off and divided by; None leaves y as it is.
+    log_link : bool, default=False
+        Whether a network gives logarithms of what it predicts.
     """
 
     kind = "sequences"
 
-    def __init__(self, n_steps: int, n_outputs: int, n_dimensions: int, dtype, mean=None, scale=None):
-        super().__init__(n_outputs, n_dimensions == 1, dtype, mean, scale)
+    def __init__(
+        self, n_steps: int, n_outputs: int, n_dimensions: int, dtype, mean=None, scale=None, log_link: bool = False
+    ):
+        super().__init__(n_outputs, n_dimensions == 1, dtype, mean, scale, log_link)
         self.n_steps, self.n_dimensions = int(n_steps), int(n_dimensions)
 
     @property
@@ -158,7 +182,7 @@ class SequenceTarget(NumericTarget):
 
     def decode(self, outputs: np.ndarray) -> np.ndarray:
         """Give predictions in the form of y."""
-        y = (outputs.astype(np.float64) * self.scale + self.mean).astype(self.dtype)
+        y = self._in_units(outputs)
         return y.reshape(len(y), *self.output_shape[: self.n_dimensions - 1])
 
     def to_dict(self) -> dict[str, Any]:
@@ -267,9 +291,10 @@ class ClassTarget:
     def to_dict(self) -> dict[str, Any]:
         """Give everything as JSON types."""
         dtype = "object" if self.classes.dtype == object else self.classes.dtype.str
+        is_time = self.classes.dtype.kind in "mM"  # JSON has no dates: their numbers of units
         return {
             "kind": self.kind,
-            "classes": self.classes.tolist(),
+            "classes": (self.classes.astype(np.int64) if is_time else self.classes).tolist(),
             "dtype": dtype,
             "multilabel": self.multilabel,
             "takes_index": self.takes_index,

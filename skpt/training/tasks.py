@@ -16,7 +16,7 @@ from skorch.callbacks import Callback
 from torch import Tensor, nn
 
 from skpt.exceptions import InvalidInputError, nearest_name
-from skpt.training.criteria import row_losses, takes_class_index
+from skpt.training.criteria import is_of_counts, row_losses, takes_class_index
 from skpt.training.fields import Fields
 from skpt.training.targets import TARGETS_BY_KIND, ClassTarget, NumericTarget, target_from_dict
 
@@ -38,7 +38,7 @@ class LabelForm:
     kinds : dict of str to str
         What each task is: one of `KINDS`.
     columns : dict of str to list
-        The names of each task's columns in a DataFrame.
+        The names of each task's columns in a DataFrame, in the order of its outputs.
     is_1d : bool
         Whether there is one task, whose labels came as one dimension.
     """
@@ -48,19 +48,22 @@ class LabelForm:
     is_1d: bool
 
 
-def read_labels(y, tasks: Mapping[str, str] | None, owner: str, *, may_lack: bool = False) -> tuple[Fields, LabelForm]:
+def read_labels(
+    y, tasks: Mapping[str, str] | LabelForm | None, owner: str, *, may_lack: bool = False
+) -> tuple[Fields, LabelForm]:
     """Read the labels of several tasks.
 
     Parameters
     ----------
     y : DataFrame, mapping of str to array-like, or array-like of shape (n_samples,) or (n_samples, n_columns)
         The labels. A task takes the column or key of its name; a multilabel task the columns whose names begin with its name
-        and an underscore, or a two-dimensional array under its key. The columns of an array go to the tasks in order; one
-        multilabel task takes as many as the others leave.
-    tasks : mapping of str to str, or None
+        and an underscore (of several such tasks the one of the longest name), or a two-dimensional array under its key. The
+        columns of an array go to the tasks in order; one multilabel task takes as many as the others leave.
+    tasks : mapping of str to str, LabelForm or None
         What each task is: one of `KINDS`. None makes a task of each column: numbers are for regression, everything else
         (texts, categories, booleans) are classes; a two-dimensional array under a key is multilabel if it holds 0 and 1 as
-        whole numbers or booleans, and several numbers of one regression otherwise.
+        whole numbers or booleans, and several numbers of one regression otherwise. The form of labels that were read before
+        asks for its columns of a DataFrame, in whatever order they come.
     owner : str
         Whose y it is, for messages.
     may_lack : bool, default=False
@@ -78,43 +81,79 @@ def read_labels(y, tasks: Mapping[str, str] | None, owner: str, *, may_lack: boo
     InvalidInputError
         If y does not hold the tasks' labels.
     """
-    raw, columns, is_1d = _columns_of(y, tasks, owner)
+    learnt = None
+    if isinstance(tasks, LabelForm):
+        tasks, learnt = tasks.kinds, tasks.columns
+    raw, columns, is_1d = _columns_of(y, tasks, learnt, owner)
     kinds = dict(tasks) if tasks is not None else {name: _kind_of(labels) for name, labels in raw.items()}
     labels = {name: _read_task(name, raw[name], kind, owner, may_lack) for name, kind in kinds.items()}
     return Fields(labels), LabelForm(kinds, {name: columns[name] for name in kinds}, is_1d)
 
 
-def _columns_of(y, tasks, owner: str) -> tuple[dict[str, Any], dict[str, list], bool]:
+def _columns_of(y, tasks, learnt, owner: str) -> tuple[dict[str, Any], dict[str, list], bool]:
     """Each task's labels as they are, the names of its columns, and whether y has one dimension."""
     if y is None:
         raise InvalidInputError(f"{owner} requires y to be passed, but the target y is None.")
     if isinstance(y, pd.DataFrame):
-        return *_columns_of_frame(y, tasks, owner), False
+        return *_columns_of_frame(y, tasks, learnt, owner), False
     if isinstance(y, Mapping):
         names = list(y) if tasks is None else list(tasks)
         _check_names({str(name) for name in y}, {str(name) for name in names}, owner, "keys")
         raw = {str(name): y[name] for name in names}
+        for task, labels in raw.items() if learnt else ():
+            if isinstance(labels, pd.DataFrame) and len(learnt[task]) > 1:
+                raw[task] = labels[_find_learnt(labels, {task: learnt[task]}, owner)[task]]
         return raw, {name: _names_of_columns(name, labels) for name, labels in raw.items()}, False
     return _columns_of_array(y, tasks, owner)
 
 
-def _columns_of_frame(y: pd.DataFrame, tasks, owner: str) -> tuple[dict[str, Any], dict[str, list]]:
+def _columns_of_frame(y: pd.DataFrame, tasks, learnt, owner: str) -> tuple[dict[str, Any], dict[str, list]]:
     if not y.columns.is_unique:
         raise InvalidInputError(f"The columns of y of {owner} must have different names. Got {list(y.columns)}.")
     if tasks is None:
         return {str(name): y[name] for name in y.columns}, {str(name): [name] for name in y.columns}
-    columns: dict[str, list] = {}
-    for task, kind in tasks.items():
-        exact = [name for name in y.columns if str(name) == task]
-        begin = [name for name in y.columns if str(name).startswith(f"{task}_") and str(name) not in tasks]
-        columns[task] = begin if kind == "multilabel" and not exact else exact
-    found = {task for task, names in columns.items() if names}
-    taken = {name for names in columns.values() for name in names}
-    extra = {str(name) for name in y.columns if name not in taken}
-    _check_names(found | extra, set(tasks), owner, "columns")
+    columns = _find_columns(y, tasks, owner) if learnt is None else _find_learnt(y, learnt, owner)
     return {
-        task: y[names] if tasks[task] == "multilabel" else y[names[0]] for task, names in columns.items()
+        task: y[names] if tasks[task] == "multilabel" or len(names) > 1 else y[names[0]] for task, names in columns.items()
     }, columns
+
+
+def _find_columns(y: pd.DataFrame, tasks, owner: str) -> dict[str, list]:
+    """Each task's columns, by the names of the tasks."""
+    multilabel = [task for task, kind in tasks.items() if kind == "multilabel"]
+    columns: dict[str, list] = {task: [name for name in y.columns if str(name) == task] for task in tasks}
+    has_own = {task for task, names in columns.items() if names}
+    extra = set()
+    for name in y.columns:
+        if str(name) in tasks:
+            continue
+        task = max((task for task in multilabel if str(name).startswith(f"{task}_")), key=len, default=None)
+        if task is None or task in has_own:
+            extra.add(str(name))
+        else:
+            columns[task].append(name)
+    found = {task for task, names in columns.items() if names}
+    _check_names(found | extra, set(tasks), owner, "columns")
+    return columns
+
+
+def _find_learnt(y: pd.DataFrame, learnt: Mapping[str, list], owner: str) -> dict[str, list]:
+    """Each task's columns, by the names that they had before."""
+    named = {str(name): name for name in y.columns}
+    known = {str(name) for names in learnt.values() for name in names}
+    for task, names in learnt.items():
+        missing = [str(name) for name in names if str(name) not in named]
+        if missing:
+            raise InvalidInputError(
+                f"y of {owner} must have the columns {names} of the task {task!r}, as in fit. Got no {missing[0]!r}."
+                f"{nearest_name(missing[0], named.keys() - known, listed=True)} Rename columns, or pass an array."
+            )
+    extra = [name for name in y.columns if str(name) not in known]
+    if extra:
+        raise InvalidInputError(
+            f"y of {owner} has columns that were not there in fit: {extra}. There were {sorted(known)}. Leave the others out."
+        )
+    return {task: [named[str(name)] for name in names] for task, names in learnt.items()}
 
 
 def _columns_of_array(y, tasks, owner: str) -> tuple[dict[str, Any], dict[str, list], bool]:
@@ -174,14 +213,21 @@ def _kind_of(labels) -> str:
     if labels.ndim == 2 and labels.shape[1] > 1 and labels.dtype.kind in "biu" and np.isin(labels, (0, 1)).all():
         return "multilabel"
     if labels.dtype.kind == "O":
-        numbers = all(each is None or (isinstance(each, Number) and not isinstance(each, bool)) for each in labels.ravel())
+        known = labels[~pd.isna(labels)]
+        numbers = all(isinstance(each, Number) and not isinstance(each, bool) for each in known)
         return "regression" if numbers else "classification"
     return "regression" if labels.dtype.kind in "iufc" else "classification"
 
 
 def _read_task(task: str, labels, kind: str, owner: str, may_lack: bool) -> np.ndarray:
     """Check the labels of one task."""
+    if isinstance(labels, pd.DataFrame) and labels.shape[1] == 1 and kind != "multilabel":
+        labels = labels.iloc[:, 0]
+    if isinstance(getattr(labels, "dtype", None), pd.api.extensions.ExtensionDtype) and labels.isna().any():
+        labels = labels.astype(object)  # numpy would make numbers with a fraction of whole ones
     labels = np.asarray(labels)
+    if labels.dtype == object:
+        labels = np.where(pd.isna(labels), np.nan, labels)
     if labels.ndim == 2 and labels.shape[1] == 1 and kind != "multilabel":
         labels = labels[:, 0]
     if labels.ndim != 1 and (labels.ndim != 2 or kind == "classification"):
@@ -197,7 +243,7 @@ def _read_task(task: str, labels, kind: str, owner: str, may_lack: bool) -> np.n
     if lacking.all():
         raise InvalidInputError(f"y of {owner} must have at least a minimum of 1 label of the task {task!r}. Got none.")
     if kind == "classification":
-        check_classification_targets(labels[~lacking])
+        check_classification_targets(_known(labels)[1])
         return labels
     numbers = _as_numbers(task, labels, owner)
     if not np.isfinite(numbers[~lacking]).all():
@@ -218,6 +264,16 @@ def _is_missing(labels: np.ndarray) -> np.ndarray:
     """Rows in which a label is NaN or None, (n_samples,)."""
     lacking = pd.isna(labels)
     return lacking if lacking.ndim == 1 else lacking.any(axis=1)
+
+
+def _known(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Which rows have a label, (n_samples,), and these labels: integers as integers though they stood beside missing ones."""
+    known = ~_is_missing(labels)
+    labels = labels[known]
+    if labels.dtype == object:
+        inferred = np.asarray(pd.Series(labels, dtype=object).infer_objects())
+        labels = inferred if inferred.dtype.kind in "biuf" else labels
+    return known, labels
 
 
 def _as_numbers(task: str, labels: np.ndarray, owner: str) -> np.ndarray:
@@ -298,14 +354,22 @@ class TaskTargets:
         Raises
         ------
         InvalidInputError
-            If a task has one class.
+            If a task has one class, or if `classes` are those of a task that there is not.
         """
+        with_classes = [task for task, kind in form.kinds.items() if kind == "classification"]
+        for task in classes or ():
+            if task not in with_classes:
+                raise InvalidInputError(
+                    f"classes must be those of the tasks {with_classes}, which are of classification. Got the task {task!r}."
+                    f"{nearest_name(str(task), with_classes, listed=True)}"
+                )
         targets: dict[str, NumericTarget | ClassTarget] = {}
         for task, kind in form.kinds.items():
-            y = labels[task]
-            y = y[~_is_missing(y)]
+            _, y = _known(labels[task])
             if kind == "regression":
                 targets[task] = NumericTarget.from_y(y)
+                if is_of_counts(criteria[task]):
+                    targets[task].expect_counts(y, criteria[task])
             elif kind == "multilabel":
                 targets[task] = ClassTarget(np.arange(y.shape[1]), True, False)
             else:
@@ -344,16 +408,15 @@ class TaskTargets:
     def standardize(self, labels: Fields, weight: np.ndarray | None) -> None:
         """Learn mean and scale of the numbers to predict, from the rows that have them."""
         for task, target in self.targets.items():
-            if isinstance(target, NumericTarget):
-                known = ~_is_missing(labels[task])
-                target.standardize(labels[task][known], None if weight is None else weight[known])
+            if isinstance(target, NumericTarget) and not target.of_counts:
+                known, y = _known(labels[task])
+                target.standardize(y, None if weight is None else weight[known])
 
     def check(self, labels: Fields) -> None:
         """Raise if labels have not the form that was learnt."""
         for task, target in self.targets.items():
-            y = labels[task]
             try:
-                target.check(y[~_is_missing(y)])
+                target.check(_known(labels[task])[1])
             except InvalidInputError as error:
                 raise InvalidInputError(f"Task {task!r}: {error}") from error
 
@@ -365,12 +428,11 @@ class TaskTargets:
         """Give float32 (n_samples, n_columns): class numbers, indicators and numbers; NaN where a label is missing."""
         parts = []
         for task, target in self.targets.items():
-            y = labels[task]
-            known = ~_is_missing(y)
-            encoded = target.encode(y[known]).float()
+            known, y = _known(labels[task])
+            encoded = target.encode(y).float()
             encoded = encoded.reshape(len(encoded), -1)
             if not known.all():
-                whole = torch.full((len(y), encoded.shape[1]), float("nan"))
+                whole = torch.full((len(known), encoded.shape[1]), float("nan"))
                 whole[torch.from_numpy(known)] = encoded
                 encoded = whole
             parts.append(encoded)
@@ -383,12 +445,12 @@ class TaskTargets:
         """Give the predicted labels of each task."""
         return {task: self.targets[task].decode(part) for task, part in self._outputs_of(outputs).items()}
 
-    def decode(self, outputs: np.ndarray) -> pd.DataFrame | np.ndarray:
-        """Give predictions: a DataFrame; an array where y had one dimension."""
+    def decode(self, outputs: np.ndarray, index: pd.Index | None = None) -> pd.DataFrame | np.ndarray:
+        """Give predictions: a DataFrame with `index`; an array where y had one dimension."""
         by_task = self.predictions(outputs)
         if self.form.is_1d:
             return next(iter(by_task.values()))
-        frames = [pd.DataFrame(labels, columns=self.form.columns[task]) for task, labels in by_task.items()]
+        frames = [pd.DataFrame(labels, index, self.form.columns[task]) for task, labels in by_task.items()]
         return pd.concat(frames, axis=1)
 
     def probabilities(self, outputs: np.ndarray) -> dict[str, np.ndarray]:
@@ -400,10 +462,10 @@ class TaskTargets:
         """Give each task's accuracy (of all labels of a row together) or R2, over the rows that have its label."""
         found = {}
         for task, predicted in self.predictions(outputs).items():
-            known = ~_is_missing(labels[task])
+            known, y = _known(labels[task])
             score = r2_score if isinstance(self.targets[task], NumericTarget) else accuracy_score
             share = None if weight is None else weight[known]
-            found[task] = float(score(labels[task][known], predicted[known], sample_weight=share))
+            found[task] = float(score(y, predicted[known], sample_weight=share))
         return found
 
     def to_dict(self) -> dict[str, Any]:
@@ -442,7 +504,8 @@ class MultiTaskLoss(nn.Module):
 
     - without scaling, :math:`\sum_k w_k \ell_k`;
     - "batch_max": :math:`\sum_k w_k \ell_k / m_k`, where :math:`m_k` is the largest mean loss that the task has had in a
-      training batch so far. Each task begins near 1 and falls from there, whatever its unit;
+      training batch so far. Each task begins near 1 and falls from there, whatever its unit. In evaluation it is what it
+      was at the first evaluation, so that the losses of all epochs can be compared;
     - "uncertainty": :math:`\sum_k w_k (c_k e^{-s_k} \ell_k + s_k / 2)` with learnt log-variances :math:`s_k`, that begin
       at 0, and :math:`c_k` of 1/2 for numbers and 1 for classes (Kendall, Gal and Cipolla). It may be negative.
 
@@ -461,6 +524,11 @@ class MultiTaskLoss(nn.Module):
         others by so much more. None if there are no missing ones.
     reduction : {"none", "mean"}, default="none"
         Whether a loss for each row is given, or their mean.
+
+    Attributes
+    ----------
+    may_lack : bool
+        Whether labels may be missing: where `labelled_share` was given, and where it is set later.
 
     Shape
     -----
@@ -496,6 +564,8 @@ class MultiTaskLoss(nn.Module):
         self.register_buffer("labelled_share", torch.where(share > 0, share, 1.0))
         if loss_scaling == "batch_max":
             self.register_buffer("largest", torch.zeros(len(self.columns)))
+            # Not among what is saved: files of older versions have none.
+            self.register_buffer("largest_at_first", torch.zeros(len(self.columns)), persistent=False)
         elif loss_scaling == "uncertainty":
             self.log_variance = nn.Parameter(torch.zeros(len(self.columns)))
             half = [0.5 if each.reads == "numbers" else 1.0 for each in self.columns]
@@ -536,15 +606,23 @@ class MultiTaskLoss(nn.Module):
         if self.may_lack:
             losses = losses / self.labelled_share
         if self.loss_scaling == "batch_max":
-            if self.training:
-                with torch.no_grad():
-                    weighted = losses if sample_weight is None else losses * sample_weight.unsqueeze(1)
-                    torch.maximum(self.largest, weighted.mean(dim=0), out=self.largest)
-            losses = losses / torch.where(self.largest > 0, self.largest, 1.0)
+            losses = losses / self._divisors(losses, sample_weight)
         elif self.loss_scaling == "uncertainty":
             losses = self.likelihood_factor * torch.exp(-self.log_variance) * losses + 0.5 * self.log_variance
         rows = losses @ self.weights.to(losses.dtype)
         return rows if self.reduction == "none" else rows.mean()
+
+    @torch.no_grad()
+    def _divisors(self, losses: Tensor, sample_weight: Tensor | None) -> Tensor:
+        """Give what "batch_max" divides the tasks' losses by, (n_tasks,)."""
+        if self.training:
+            weighted = losses if sample_weight is None else losses * sample_weight.unsqueeze(1)
+            torch.maximum(self.largest, weighted.mean(dim=0), out=self.largest)
+            largest = self.largest
+        else:
+            largest = self.largest_at_first
+            largest.copy_(torch.where(largest > 0, largest, self.largest))
+        return torch.where(largest > 0, largest, 1.0)
 
 
 class TaskMeter:

@@ -14,6 +14,8 @@ from typing import Any
 
 import torch
 from sklearn.frozen import FrozenEstimator
+from sklearn.pipeline import Pipeline
+from skorch import NeuralNet
 from torch import Tensor, nn, optim
 
 from skpt.exceptions import InvalidInputError, nearest_name
@@ -165,6 +167,12 @@ def read_pretrained(pretrained, owner: str) -> Pretrained:
     if not isinstance(state, Mapping) or not _tensors(state):
         rule = "a fitted net, the path of a file of weights, a torch.nn.Module or its state dict"
         if hasattr(pretrained, "fit"):
+            if not isinstance(pretrained, NeuralNet):
+                within = _way_to_net(pretrained)
+                remedy = f"Give the net within: {name}(...){within}." if within else "Give a net of skpt's or of skorch's."
+                raise InvalidInputError(
+                    f"The 'pretrained' parameter of {owner} must be {rule}. Got {name}, which is no net. {remedy}"
+                )
             raise InvalidInputError(
                 f"The 'pretrained' parameter of {owner} must be {rule}. Got {name}, which is not fitted. Fit it first; where "
                 "scikit-learn has copied it, give sklearn.frozen.FrozenEstimator(net), which copies leave as it is."
@@ -428,6 +436,19 @@ def follow_rates(optimizer: optim.Optimizer) -> None:
 def unwrapped(module: nn.Module) -> nn.Module:
     """Give the network that torch.compile may have wrapped."""
     return getattr(module, _COMPILED, module)
+
+
+def _way_to_net(estimator) -> str:
+    """Say where a search or a pipeline has its net, as code; empty where it has none."""
+    way = ""
+    while not isinstance(estimator, NeuralNet):
+        if isinstance(estimator, Pipeline):
+            estimator, way = estimator.steps[-1][1], f"{way}[-1]"
+        elif hasattr(estimator, "best_estimator_"):
+            estimator, way = estimator.best_estimator_, f"{way}.best_estimator_"
+        else:
+            return ""
+    return way
 
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:

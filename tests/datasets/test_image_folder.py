@@ -79,6 +79,32 @@ class TestFiles:
         all_files = ImageFolderDataset(path).files
         assert ImageFolderDataset(path, skip=[all_files[1], "b/10.png"]).files == [all_files[i] for i in (0, 2, 4, 5, 6)]
 
+    @pytest.mark.parametrize("relative", [True, False])
+    def test_skipped_files_may_be_written_in_any_way(self, folder, monkeypatch, relative):
+        monkeypatch.chdir(folder.parent)
+        path = "images" if relative else folder
+        os.symlink(folder, folder.parent / "link")
+        first, *others = ImageFolderDataset(path).files
+        for way in ("images", "./images", "images/b/..", folder, folder.parent / "link"):
+            skip = Path(way, "a", "deep", "er", "y.png")
+            for each in (skip, str(skip), [skip], iter([str(skip)]), {skip: "what is wrong"}):
+                assert ImageFolderDataset(path, skip=each).files == others
+        assert ImageFolderDataset(path, skip="a/x.png").files == [first, *others[1:]]
+        assert ImageFolderDataset(folder.parent / "link", skip=first).files[0].name == others[0].name
+        assert len(ImageFolderDataset(path, skip=())) == 7
+
+    def test_of_links_to_one_file_that_which_is_named_is_skipped(self, folder):
+        os.symlink(folder / "b" / "1.png", folder / "b" / "0.png")
+        names = [file.name for file in ImageFolderDataset(folder, skip="b/0.png").files[2:5]]
+        assert names == ["1.png", "10.png", "2.PNG"]
+
+    @pytest.mark.parametrize("skip", ["a/X.png", "a", "b", "", "a/README.md", Path("elsewhere", "1.png")])
+    def test_to_skip_what_is_no_image_there_is_an_error(self, folder, skip):
+        for each in (skip, ["a/x.png", skip]):
+            with pytest.raises(InvalidInputError, match=r"'skip' parameter .* must name images") as raised:
+                ImageFolderDataset(folder, skip=each)
+            assert f"Got {[str(Path(skip))]}" in str(raised.value)
+
 
 class TestPixels:
     def test_those_of_the_file_channels_first(self, folder):

@@ -159,3 +159,15 @@ def test_four_years_of_quarter_hours_take_the_memory_of_the_series():
     )
     run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert 0.5 < float(run.stdout) <= 1.2
+
+
+def test_pandas_own_numbers_are_numbers():
+    frame = pd.DataFrame({"a": [0.5, 1.5, None, 3.0], "b": [1, 2, 3, 4], "c": [True, False, True, True]})
+    expected = make_windows(frame.astype(float), 2, horizon=None)
+    for like in (frame, frame.convert_dtypes(), frame.astype({"b": "Int64"})):
+        np.testing.assert_array_equal(make_windows(like, 2, horizon=None), expected)
+    series = frame["b"].convert_dtypes()
+    np.testing.assert_array_equal(make_windows(series, 2, horizon=None)[:, :, 0], [[1, 2], [2, 3], [3, 4]])
+    for like in (frame["b"].astype(str), frame.astype({"b": str}), frame.assign(b=pd.Timestamp("2020-01-01"))):
+        with pytest.raises(InvalidInputError, match="make_windows needs numbers"):
+            make_windows(like, 2)

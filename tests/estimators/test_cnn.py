@@ -1,5 +1,7 @@
 """Images as users have them: bytes, floats, flat, with and without channels; augmentation; searches."""
 
+import copy
+import pickle
 import warnings
 
 import numpy as np
@@ -10,7 +12,9 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import GridSearchCV
 
 from skpt import CNNClassifier, CNNRegressor
-from skpt.exceptions import InvalidInputError
+from skpt.exceptions import InvalidInputError, NotConvergedWarning
+from skpt.training import sources
+from skpt.training.sources import RowSource
 
 QUICK = {"channels": (4,), "hidden_layer_sizes": (8,), "max_epochs": 3, "lr": 0.02, "random_state": 0}
 pytestmark = pytest.mark.filterwarnings("ignore::skpt.exceptions.NotConvergedWarning")
@@ -65,6 +69,136 @@ def test_bytes_are_parts_of_255_and_stay_bytes_until_a_batch(digits, monkeypatch
     np.testing.assert_allclose(net.forward(as_bytes), plain.forward(as_bytes / 255), atol=1e-5)
 
 
+BYTES = {
+    "uint8": lambda images: images,
+    "bytes as int64": lambda images: images.astype(int),
+    "bytes as int16": lambda images: images.astype(np.int16),
+    "bytes as a list": lambda images: images.tolist(),
+}
+UNIT = {"unit": lambda images: images / 255, "float32 unit": lambda images: images.astype("f4") / np.float32(255)}
+WIDE = {"floats up to 255": lambda images: images.astype(float)}
+AFTER = {  # what fit saw, and what means the same afterwards
+    "uint8": {**BYTES, **UNIT},
+    "unit": {**UNIT, "uint8": BYTES["uint8"]},
+    "floats up to 255": {**WIDE, **BYTES},
+    "bytes as int64": {**WIDE, **BYTES},
+}
+
+
+@pytest.mark.parametrize("standardize_features", [True, False])
+@pytest.mark.parametrize("fitted", AFTER)
+def test_the_same_images_in_another_dtype_give_the_same_predictions(digits, fitted, standardize_features, tmp_path):
+    images, y = (digits[0] * 15).astype(np.uint8), digits[1]
+    X = {**BYTES, **UNIT, **WIDE}[fitted](images)
+    net = CNNClassifier(**QUICK, standardize_features=standardize_features).fit(X, y)
+    assert net.pixel_range_ == {"uint8": "bytes", "unit": "unit"}.get(fitted, "other")
+    net.save_params(f_params=tmp_path / "weights")
+    loaded = CNNClassifier(**QUICK, standardize_features=standardize_features)
+    loaded.load_params(f_params=tmp_path / "weights")
+    for each in (net, loaded, pickle.loads(pickle.dumps(net)), copy.deepcopy(net)):
+        for form, make in AFTER[fitted].items():
+            np.testing.assert_allclose(each.predict_proba(make(images)), net.predict_proba(X), atol=1e-5, err_msg=form)
+            np.testing.assert_allclose(each.forward(make(images)), net.forward(X), atol=1e-4, err_msg=form)
+    on_dtypes = [copy.deepcopy(net).partial_fit(make(images), y) for make in AFTER[fitted].values()]
+    for other in on_dtypes:
+        assert_same(on_dtypes[0], other, 1e-5)
+    curves = [
+        CNNClassifier(**QUICK, standardize_features=standardize_features)
+        .fit(X, y, X_val=make(images), y_val=y)
+        .validation_curve_
+        for make in AFTER[fitted].values()
+    ]
+    np.testing.assert_allclose(curves, [curves[0]] * len(curves), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("make", "got"),
+    [
+        (lambda images: images.astype("f4"), "float32 from 0 to 240"),
+        (lambda images: images / 255 - 0.5, "float64 from -0.5 to "),
+        (lambda images: images.astype(int) + 100, "int64 from 100 to 340"),
+    ],
+    ids=["floats up to 240", "negative", "integers above 255"],
+)
+def test_after_bytes_what_is_neither_bytes_nor_parts_of_255_is_an_error(digits, make, got):
+    images, y = (digits[0] * 15).astype(np.uint8), digits[1]
+    net = CNNClassifier(**QUICK).fit(images, y)
+    message = rf"CNNClassifier was fitted with bytes, which it scales to \[0, 1\].* Got {got}.* Pass uint8, or numbers divided"
+    for use in (net.predict, net.forward, lambda X: net.partial_fit(X, y), lambda X: net.fit(images, y, X_val=X, y_val=y)):
+        with pytest.raises(InvalidInputError, match=message):
+            use(make(images))
+
+
+def test_booleans_stay_zeros_and_ones(digits):
+    images, y = (digits[0] * 15).astype(np.uint8), digits[1]
+    net = CNNClassifier(**QUICK).fit(images, y)
+    np.testing.assert_array_equal(net.predict_proba(images > 99), net.predict_proba((images > 99).astype(float)))
+    assert CNNClassifier(**QUICK).fit(images > 99, y).pixel_range_ == "unit"
+
+
+def test_a_file_of_before_divides_bytes_alone(digits, tmp_path, monkeypatch):
+    images, y = (digits[0] * 15).astype(np.uint8), digits[1]
+    net = CNNClassifier(**QUICK).fit(images.astype(float), y)
+    learnt = {name: value for name, value in net._learnt_to_dict().items() if name != "pixel_range"}
+    monkeypatch.setattr(CNNClassifier, "_learnt_to_dict", lambda self: learnt)
+    net.save_params(f_params=tmp_path / "weights")
+    monkeypatch.undo()
+    old = CNNClassifier(**QUICK)
+    old.load_params(f_params=tmp_path / "weights")
+    assert old.pixel_range_ is None
+    np.testing.assert_array_equal(old.predict_proba(images.astype(int)), net.predict_proba(images.astype(int)))
+    np.testing.assert_allclose(old.predict_proba(images), net.predict_proba(images / 255), atol=1e-5)
+
+
+@pytest.mark.parametrize("standardize_features", [True, False])
+@pytest.mark.parametrize("form", ["uint8", "unit", "floats up to 255"])
+def test_images_of_a_mapped_file_follow_the_same_rules(digits, form, standardize_features, tmp_path, monkeypatch):
+    images, y = (digits[0] * 15).astype(np.uint8), digits[1]
+    parameters = {**QUICK, "standardize_features": standardize_features}
+    X = {**BYTES, **UNIT, **WIDE}[form](images)
+    plain = CNNClassifier(**parameters).fit(X, y)
+    monkeypatch.setattr(sources, "LARGE_MAPPING", 0)
+    np.save(tmp_path / "X.npy", X)
+    np.save(tmp_path / "bytes.npy", images)
+    read = []
+    changed = RowSource.changed
+    monkeypatch.setattr(RowSource, "changed", lambda self, part: read.append(len(part)) or changed(self, part))
+    net = CNNClassifier(**parameters)
+    data = net._read_training(*net._unpack(np.load(tmp_path / "X.npy", mmap_mode="r"), y), None, reset=True)
+    read.clear()
+    net._learn_scales(data)
+    assert net.pixel_range_ == plain.pixel_range_
+    assert sum(read) == (1 + len(X) + len(X) if standardize_features else 0)  # one to see, the guess of the mean, and the sums
+    CNNRegressor(**parameters).fit(np.load(tmp_path / "X.npy", mmap_mode="r"), y)
+    net.fit(np.load(tmp_path / "X.npy", mmap_mode="r"), y)
+    mapped = np.load(tmp_path / "bytes.npy", mmap_mode="r")
+    np.testing.assert_allclose(net.predict_proba(mapped), plain.predict_proba(images), atol=1e-4)
+
+
+def test_all_images_of_a_mapped_file_say_what_they_hold(tmp_path, monkeypatch):
+    images = np.zeros((2500, 8, 8), int)  # integers are checked by the first part alone
+    images[-1] = 200
+    np.save(tmp_path / "X.npy", images)
+    monkeypatch.setattr(sources, "LARGE_MAPPING", 0)
+    net = CNNRegressor(**QUICK | {"max_epochs": 1}).fit(np.load(tmp_path / "X.npy", mmap_mode="r"), np.arange(2500.0))
+    assert net.pixel_range_ == "other"
+
+
+def test_bytes_that_cannot_be_written_to_are_read_without_a_warning(digits):
+    images, y = (digits[0] * 15).astype(np.uint8), digits[1]
+    images.setflags(write=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        warnings.filterwarnings("ignore", category=NotConvergedWarning)
+        CNNClassifier(**QUICK).fit(images, y).predict(images)
+
+
+def test_half_precision_is_standardised():
+    images = np.random.default_rng(0).normal(0.5, 0.02, (60, 6, 6)).astype(np.float16)
+    scaler = CNNRegressor(**QUICK).initialize(images, np.arange(60.0)).scaler_
+    assert scaler.scale.item() == pytest.approx(images.astype(float).std())
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.float64])
 def test_channels_are_standardised_by_the_training_images(dtype):
     X = np.random.default_rng(0).integers(0, 256, (30, 3, 5, 4)) * np.array([1, 0.5, 0.1])[:, None, None]
@@ -106,6 +240,29 @@ def test_an_augmentation_that_changes_the_shape_is_an_error(digits):
         CNNClassifier(**QUICK, augment=lambda batch: batch[..., :4]).fit(*digits)
 
 
+@pytest.mark.parametrize("batch_size", [32, -1])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_an_augmentation_may_work_in_place(digits, batch_size, shuffle):
+    def erase(batch):
+        batch[:, :, torch.randint(8, ())] = 0
+        return batch
+
+    images, y = digits[0].astype("f4"), digits[1]
+    given = images.copy()
+    parameters = {**QUICK, "batch_size": batch_size, "shuffle": shuffle}
+    net = CNNClassifier(**parameters, augment=erase).fit(given, y)
+    np.testing.assert_array_equal(given, images)
+    assert_same(net, CNNClassifier(**parameters, augment=lambda batch: erase(batch.clone())).fit(images, y))
+
+
+def test_an_augmentation_may_change_the_precision_and_not_the_kind_of_numbers(digits):
+    nets = [CNNClassifier(**QUICK, augment=augment).fit(*digits) for augment in (lambda batch: batch.double(), None)]
+    assert_same(*nets)
+    for wrong in (torch.uint8, torch.bool, torch.int64):
+        with pytest.raises(InvalidInputError, match=rf"of the dtype that it takes, torch.float32. Got {wrong}"):
+            CNNClassifier(**QUICK, augment=lambda batch, wrong=wrong: batch.to(wrong)).fit(*digits)
+
+
 def test_it_learns_what_a_linear_map_cannot():
     """Whether a cross stands anywhere in the picture."""
     random = np.random.default_rng(0)
@@ -126,6 +283,15 @@ def test_a_search_over_the_architecture(digits):
     grid = {"channels": [(2,), (4, 4)], "kernel_size": [3, (1, 5)], "conv_dropout": [0.0, 0.2]}
     search = GridSearchCV(CNNClassifier(**QUICK), grid, cv=2, error_score="raise").fit(images, y)
     assert len(search.best_estimator_.channels) == len([n for n in search.best_estimator_.module_ if "Conv2d" in repr(n)])
+
+
+def test_sizes_come_in_every_form_of_an_integer(digits):
+    images, y = digits
+    grid = {"padding": np.arange(3), "kernel_size": np.arange(2, 4)}
+    GridSearchCV(CNNClassifier(**QUICK | {"max_epochs": 1}), grid, cv=2, error_score="raise").fit(images, y)
+    plain = CNNClassifier(**QUICK, kernel_size=3, pool_size=2).fit(images, y)
+    for three, two in (((3,), [2]), (np.array([3]), (2,)), (np.int64(3), np.int64(2))):
+        assert_same(plain, CNNClassifier(**QUICK, kernel_size=three, pool_size=two).fit(images, y))
 
 
 def test_saved_weights_know_the_shape_of_images(digits, tmp_path):
@@ -165,6 +331,7 @@ def test_images_of_another_size_are_an_error_at_predict(digits):
         ({"kernel_size": (3, 3, 3)}, "kernel_size"),
         ({"pool_size": 0}, "pool_size"),
         ({"padding": "sane"}, "Did you mean 'same'"),
+        ({"padding": True}, "'padding' parameter of CNNClassifier must be 'same', 'valid' or an int .* Got True"),
         ({"image_shape": (8,)}, "image_shape"),
         ({"augment": "flip"}, "augment"),
     ],

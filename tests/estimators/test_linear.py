@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 from sklearn.datasets import load_breast_cancer, load_iris, make_regression
-from sklearn.linear_model import LinearRegression, LogisticRegression, QuantileRegressor
+from sklearn.linear_model import LinearRegression, LogisticRegression, PoissonRegressor, QuantileRegressor
 
 from skpt import LinearClassifier, LinearRegressor
 from skpt.datasets import load_cars, make_straight_line
@@ -163,3 +163,5 @@ def test_poisson_has_a_logarithmic_link():
     y = rng.poisson(np.exp(X @ [0.5, -0.3] + 1.0))
     net = LinearRegressor(criterion="poisson_nll", max_epochs=50, random_state=0).fit(X, y)
     assert_allclose([*net.coef_, net.intercept_], [0.5, -0.3, 1.0], atol=0.05)
+    peer = PoissonRegressor(alpha=0).fit(X, y)
+    assert_allclose(net.predict(X), peer.predict(X), rtol=0.05)

@@ -268,6 +268,39 @@ def test_augmentation_changes_its_branch_alone_and_follows_the_seed():
     assert len(augment.seen) == n_before
 
 
+def test_an_augmentation_of_a_branch_may_work_in_place():
+    def darken(x):
+        x *= torch.rand(len(x), 1, 1, 1)
+        return x
+
+    X = {"image": IMAGE.astype("f4"), "table": TABLE}
+    build(shuffle=False).set_params(image__augment=darken).fit(X, Y)
+    np.testing.assert_array_equal(X["image"], IMAGE)
+
+
+def test_images_of_a_branch_mean_the_same_in_every_dtype(tmp_path):
+    dtypes = {"bytes": IMAGE, "integers": IMAGE.astype(int), "floats": IMAGE.astype(float), "unit": IMAGE / 255}
+    for fitted, same in (("bytes", ["integers", "unit"]), ("floats", ["bytes", "integers"]), ("unit", ["bytes"])):
+        net = build().fit({"image": dtypes[fitted], "table": TABLE}, Y)
+        expected = net.predict({"image": dtypes[fitted], "table": TABLE})
+        net.save_params(f_params=tmp_path / "weights")
+        loaded = build()
+        loaded.load_params(f_params=tmp_path / "weights")
+        for each in (net, loaded):
+            for name in same:
+                np.testing.assert_allclose(each.predict({"image": dtypes[name], "table": TABLE}), expected, rtol=1e-5)
+    net = build().fit(AS_DICT, Y)
+    with pytest.raises(InvalidInputError, match="CNNBranch was fitted with bytes"):
+        net.predict({"image": dtypes["floats"], "table": TABLE})
+
+
+def test_sizes_of_a_branch_come_in_every_form_of_an_integer():
+    forms = {"image__kernel_size": (3,), "image__pool_size": [2], "image__padding": np.int64(1)}
+    assert_same_weights(build().set_params(**forms).fit(AS_DICT, Y), build().set_params(image__padding=1).fit(AS_DICT, Y))
+    with pytest.raises(InvalidInputError, match="'padding' parameter of CNNBranch must be"):
+        build().set_params(image__padding=True).fit(AS_DICT, Y)
+
+
 def test_unknown_categories_are_no_category():
     random = np.random.default_rng(0)
     X = np.column_stack([random.choice([3, 7, 20], N), random.integers(4, size=N), TABLE[:, 0]])
@@ -376,6 +409,24 @@ def test_a_data_loader_may_give_dicts():
     np.testing.assert_allclose(net.predict(DataLoader(Pairs(), batch_size=7)), expected.predict(AS_DICT), rtol=1e-5)
 
 
+def test_categories_of_a_data_loader_are_those_of_all_rows():
+    kinds = np.column_stack([np.arange(N) // 7, np.arange(N) % 4]).astype(float)
+
+    class Rows(Pairs):
+        def __getitem__(self, i):
+            return {"kind": kinds[i], "table": TABLE[i]}, Y[i]
+
+    branches = [("kind", EmbeddingBranch(2), "kind"), ("table", DenseBranch(4), "table")]
+    plain = MultiInputRegressor(branches, (8,), **QUICK, shuffle=False).fit({"kind": kinds, "table": TABLE}, Y)
+    for net in (
+        MultiInputRegressor(branches, (8,), **QUICK).fit(DataLoader(Rows(), batch_size=16)),
+        MultiInputRegressor(branches, (8,), **QUICK, shuffle=False, iterator_train=DataLoader).fit(Rows()),
+    ):
+        assert [each.tolist() for each in net.branches_["kind"].scaler_.categories] == [[*range(9)], [*range(4)]]
+        for name, array in weights_of(plain).items():
+            np.testing.assert_allclose(weights_of(net)[name], array, atol=1e-5)
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_a_data_loader_and_callbacks_see_the_rows(weighted):
     weight = np.linspace(0.5, 2, N) if weighted else None
@@ -449,3 +500,9 @@ def test_texts_in_a_branch_are_named():
     X = FRAME.assign(width="wide")
     with pytest.raises(InvalidInputError, match=r"Got text, categories or dates in the columns \['width'\]"):
         build(PIXELS, COLUMNS).fit(X, Y)
+
+
+def test_parameters_of_branches_are_not_given_to_the_estimator():
+    message = r"takes no parameters of its branches .* Got 'left__n_units'\. Give n_units to the DenseBranch named 'left'"
+    with pytest.raises(UnknownParameterError, match=message):
+        MultiInputClassifier([("left", DenseBranch(), [0])], left__n_units=3)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import accuracy_score, r2_score
 from sklearn.model_selection import GridSearchCV, cross_validate
 from skorch import NeuralNet
@@ -113,6 +114,36 @@ def test_predictions_scores_and_probabilities():
     )
 
 
+@pytest.mark.parametrize("form", ["frame", "array", "dict", "SliceDict", "Dataset"])
+def test_predictions_have_the_index_of_a_frame(form):
+    frame = pd.DataFrame(X, index=np.arange(N) % 50 + 7)  # some twice
+    given = {"frame": frame, "array": X, "dict": {"x": frame}, "SliceDict": SliceDict(x=X), "Dataset": Items()}[form]
+    net = build(max_epochs=1, trunk=[("x", DenseBranch(4), "x" if "ict" in form else None)]).fit(given, LABELS)
+    predicted = net.predict(given)
+    assert predicted.index.equals(frame.index if form == "frame" else pd.RangeIndex(N))
+    np.testing.assert_allclose(predicted["price"], net.predict({"x": X} if "ict" in form else X)["price"], rtol=1e-12)
+    if form == "frame":
+        assert isinstance(build(None).fit(frame, LABELS["price"]).predict(frame), np.ndarray)
+
+
+def test_columns_of_labels_are_found_by_name():
+    y = as_frame()
+    other = y[["tags_1", "alphabet", "tags_0", "price"]]
+    net = build(max_epochs=60, lr=0.02).fit(X, y, X_val=X[:30], y_val=other[:30])
+    assert net.score_tasks(X, other) == net.score_tasks(X, LABELS) and net.score_tasks(X, y)["tags"] > 0.8
+    assert net.history[-1, "valid_score_tags"] == net.score_tasks(X[:30], y[:30])["tags"]
+    one, two = (pickle.loads(pickle.dumps(net)) for _ in range(2))
+    assert_same_weights(one.partial_fit(X, other), two.partial_fit(X, y))
+    with pytest.raises(InvalidInputError, match=r"as in fit. Got no 'tags_1'. Did you mean 'tags_7'"):
+        net.score_tasks(X, y.rename(columns={"tags_1": "tags_7"}))
+
+
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "score", "score_tasks", "forward"])
+def test_before_fit_it_says_so(method):
+    with pytest.raises(NotFittedError):
+        getattr(build(), method)(*[X, LABELS][: 2 if "score" in method else 1])
+
+
 def test_it_is_a_net_of_neither_type():
     net = MultiTaskEstimator()
     assert isinstance(net, NeuralNet) and not is_classifier(net) and not is_regressor(net)
@@ -209,6 +240,15 @@ def test_by_batch_max_units_do_not_matter():
     assert net.loss_curve_[-1] == pytest.approx(sum(parts), rel=1e-4)
 
 
+def test_by_batch_max_validation_losses_of_all_epochs_have_one_scale():
+    val = X[60:], {task: labels[60:] for task, labels in LABELS.items()}
+    net = build(loss_scaling="batch_max", lr=0.3, max_epochs=12)  # so large that losses grow now and then
+    net.fit(X[:60], {task: labels[:60] for task, labels in LABELS.items()}, X_val=val[0], y_val=val[1])
+    parts = np.array([net.history[:, f"valid_loss_{task}"] for task in TASKS]).T
+    per_task = np.linalg.lstsq(parts, net.validation_curve_, rcond=None)[0]
+    np.testing.assert_allclose(parts @ per_task, net.validation_curve_, rtol=1e-5)
+
+
 @pytest.mark.parametrize("loss_scaling", [None, "batch_max", "uncertainty"])
 def test_partial_fit_goes_on_as_fit_does(loss_scaling):
     fitted = build(loss_scaling=loss_scaling).fit(X, LABELS)
@@ -246,6 +286,55 @@ def test_missing_labels_count_for_the_other_tasks_only():
     assert net.score_tasks(X, y)["price"] == pytest.approx(r2_score(y["price"][known], net.predict(X)["price"][known]))
     complete = build(missing_labels="ignore").fit(X, LABELS)
     assert_same_weights(complete, build().fit(X, LABELS))
+
+
+def with_gaps():
+    return {**LABELS, "price": np.where(np.arange(N) % 2, LABELS["price"], np.nan)}
+
+
+def test_the_share_of_labels_is_that_of_the_last_fit():
+    net = build(missing_labels="ignore").fit(X, with_gaps())
+    assert net.labelled_share_ == [1.0, 0.5, 1.0]
+    net.set_params(missing_labels="error").fit(X, LABELS)
+    assert net.labelled_share_ is None
+    fresh = build().fit(X, LABELS)
+    assert_same_weights(net, fresh)
+    np.testing.assert_array_equal(net.loss_curve_, fresh.loss_curve_)
+
+
+@pytest.mark.parametrize("n_epochs", [1, 3])
+def test_the_share_of_labels_goes_with_the_weights(n_epochs, tmp_path):
+    net = build(missing_labels="ignore", shuffle=False, optimizer="sgd", warm_start=True, max_epochs=n_epochs)
+    net.fit(X, with_gaps()).save_params(f_params=tmp_path / "weights")
+    fresh = clone(net)
+    fresh.load_params(f_params=tmp_path / "weights")
+    assert fresh.labelled_share_ == [1.0, 0.5, 1.0]
+    go_on = "partial_fit" if n_epochs == 1 else "fit"
+    assert_same_weights(getattr(net, go_on)(X, with_gaps()), getattr(fresh, go_on)(X, with_gaps()))
+
+
+def test_missing_labels_may_be_ignored_from_some_call_on(tmp_path, monkeypatch):
+    expected = build(missing_labels="ignore").fit(X, LABELS).partial_fit(X, with_gaps())
+    net = build().fit(X, LABELS).set_params(missing_labels="ignore").partial_fit(X, with_gaps())
+    assert_same_weights(net, expected)
+    older = {name: value for name, value in net._learnt_to_dict().items() if name != "labelled_share"}
+    monkeypatch.setattr(MultiTaskEstimator, "_learnt_to_dict", lambda self: older)
+    net.save_params(f_params=tmp_path / "weights")
+    loaded = build(missing_labels="ignore")
+    loaded.load_params(f_params=tmp_path / "weights")
+    assert np.isfinite(loaded.partial_fit(X, with_gaps()).loss_curve_).all()
+
+
+@pytest.mark.parametrize("settings", [{}, {"batch_size": -1}, {"early_stopping": True}])
+@pytest.mark.parametrize("missing", [[0, 1, None], [True, False, None]])
+def test_whole_numbers_and_booleans_may_be_missing_classes(missing, settings):
+    y = {"k": missing * 30}
+    net = build({"k": "classification"}, missing_labels="ignore", **settings).fit(X, y)
+    assert net.classes_["k"].dtype == net.predict(X)["k"].dtype == np.asarray(missing[:2]).dtype
+    assert_same_weights(net, build({"k": "classification"}, missing_labels="ignore", **settings).fit(
+        X, pd.DataFrame(y).astype("boolean" if missing[0] is True else "Int64")
+    ))
+    assert 0 <= net.score(X, y) <= 1
 
 
 # ---------------------------------------------------------------------- trunks
@@ -354,6 +443,10 @@ def test_partial_fit_takes_all_classes_first():
     net.partial_fit(X, LABELS)
     with pytest.raises(InvalidInputError, match=r"Task 'alphabet': y has labels that are not in classes: \['runes'\]"):
         net.partial_fit(X, {**LABELS, "alphabet": np.full(N, "runes")})
+    with pytest.raises(InvalidInputError, match=r"Got the task 'alphabets'. Did you mean 'alphabet'"):
+        build().partial_fit(X, LABELS, classes={"alphabets": ["thai", "greek", "latin"]})
+    with pytest.raises(InvalidInputError, match=r"those of the tasks \['alphabet'\].* Got the task 'price'"):
+        build().partial_fit(X, LABELS, classes={"price": [1, 2]})
 
 
 # ---------------------------------------------------------------------- errors
@@ -394,6 +487,13 @@ def test_a_criterion_without_losses_of_rows_is_an_error():
 
     with pytest.raises(InvalidInputError, match="criterion of the task 'price' must give a loss for each row"):
         build(criterion={"price": Mean}).fit(X, LABELS)
+
+
+def test_no_task_is_called_as_a_flag_of_the_history():
+    for tasks in (None, {"best": "regression", "price": "regression"}):
+        with pytest.raises(InvalidInputError, match="may be called 'best': train_loss_best"):
+            build(tasks).fit(X, pd.DataFrame({"best": X[:, 0], "price": LABELS["price"]}))
+    assert np.isfinite(build({"best": "regression"}).fit(X, X[:, 0]).loss_curve_).all(), "which one dimension does not write"
 
 
 def test_labels_that_do_not_fit_are_errors():

@@ -18,7 +18,7 @@ from skorch import NeuralNetRegressor
 from skorch.callbacks import Callback
 from torch import nn
 
-from skpt import LinearClassifier, LinearRegressor, MLPClassifier, MLPRegressor
+from skpt import CNNRegressor, LinearClassifier, LinearRegressor, MLPClassifier, MLPRegressor
 from skpt.exceptions import InvalidInputError, SkptWarning
 from skpt.fusion import last_report
 from skpt.modules import MLPModule
@@ -244,6 +244,17 @@ class TestTheFeatures:
             assert names(net.transfer_report_.new) == new
             assert (net.scaler_.mean == source.scaler_.mean).all() == (not new)
 
+    def test_pixels_of_other_names_start_the_first_layer_anew(self):
+        pd = pytest.importorskip("pandas")
+        random = np.random.default_rng(0)
+        frame = pd.DataFrame(random.random((40, 6)), columns=list("abcdef"))
+        parameters = {"channels": (2, 2), "image_shape": (2, 3), "max_epochs": 1, "random_state": 0}
+        source = CNNRegressor(**parameters).fit(frame, random.random(40))
+        for X, new in ((frame, set()), (frame[list("fedcba")], {"conv_1.weight", "conv_1.bias"}), (frame.to_numpy(), set())):
+            report = CNNRegressor(**parameters, pretrained=source).initialize(X, random.random(40)).transfer_report_
+            assert names(report.new) == new
+            assert all(note.reason == "the features have other names" for note in report.new)
+
     @each_estimator
     def test_the_scaling_comes_with_the_first_layer(self, estimator):
         X, y = make_data(estimator)
@@ -298,6 +309,28 @@ class TestTheFeatures:
         assert record[0].filename == __file__
         with pytest.warns(SkptWarning, match="1 of 1 outputs are far from those of MLPRegressor"):
             MLPRegressor(**parameters).fit(X, 1000 + y)
+
+    def test_data_of_a_smaller_magnitude_is_told(self, pretrained):
+        X, y = regression()
+        parameters = {**PLAIN, "max_epochs": 1, "pretrained": pretrained}
+        with pytest.warns(SkptWarning, match="5 of 5 features are far .* the standard deviation of number 0 is 0.001 instead"):
+            MLPRegressor(**parameters).fit(X * 1e-3, y)
+        with pytest.warns(SkptWarning, match="1 of 1 outputs are far .* the standard deviation of number 0 is 0.001 instead"):
+            MLPRegressor(**parameters).fit(X, 1e-3 * y)
+        images = np.random.default_rng(0).random((80, 6, 6))
+        source = CNNRegressor((2,), max_epochs=1, random_state=0).fit(255 * images, y)
+        with pytest.warns(SkptWarning, match="1 of 1 features are far from those of CNNRegressor"):
+            CNNRegressor((2,), max_epochs=1, random_state=0, pretrained=source).fit(images, y)
+
+    @pytest.mark.filterwarnings("error::skpt.exceptions.SkptWarning")
+    @pytest.mark.filterwarnings("ignore::skpt.exceptions.NotConvergedWarning")
+    def test_constant_features_are_not_far(self):
+        X, y = regression(shift=1.0)
+        constant = X.copy()
+        constant[:, 1] = 1.0
+        for old, new in ((X * [1, 20, 1, 1, 1], constant), (constant, X * [1, 0.01, 1, 1, 1])):
+            source = MLPRegressor(**PLAIN).fit(old, y)
+            MLPRegressor(**PLAIN, pretrained=source).fit(new, y)
 
 
 def test_a_net_of_skorchs_gives_its_rows_as_it_took_them():

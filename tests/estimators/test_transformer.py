@@ -47,7 +47,7 @@ def test_learnt_positions_end_where_training_ended():
     assert net.module_.position.weight.shape == (9, 8)
     whole = net.predict(padded(X[:3], 9))
     np.testing.assert_allclose([net.predict(x[None])[0] for x in X[:3]], whole, rtol=1e-6, err_msg="shorter ones")
-    with pytest.raises(InvalidInputError, match="X has sequences of 12 steps, but the longest that .* was fitted with has 9"):
+    with pytest.raises(InvalidInputError, match=r"X has sequences of 12 steps, but the longest that .* was fitted with has 9"):
         net.predict(padded(X[:3], 12))
     assert TransformerRegressor(**QUICK).fit(X, y).predict(padded(X[:3], 12)).shape == (3,)
 

@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -66,6 +67,15 @@ def test_same_padding_keeps_the_size_and_pooling_divides_it():
     assert sizes["conv_1"] == (4, 29, 17) and sizes["pool_1"] == (4, 14, 8)
     assert sizes["conv_2"] == (5, 14, 8) and sizes["pool_2"] == (5, 7, 4)
     assert sizes["flatten"] == (5 * 7 * 4,) and sizes["output"] == (2,)
+
+
+def test_sizes_may_be_integers_of_numpy():
+    one, other = (
+        CNNModule((1, 9, 9), 2, (3,), kernel_size=number(4), pool_size=number(2), padding=number(1))
+        for number in (int, np.int64)
+    )
+    assert [t.shape for t in one.state_dict().values()] == [t.shape for t in other.state_dict().values()]
+    assert other(torch.zeros(2, 1, 9, 9)).shape == (2, 2)
 
 
 def test_equal_seeds_give_torchs_own_first_weights():

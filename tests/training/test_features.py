@@ -11,7 +11,7 @@ from sklearn.utils import check_X_y
 
 from skpt.exceptions import InvalidInputError
 from skpt.training import features
-from skpt.training.features import FeatureScaler, is_plain, to_float32
+from skpt.training.features import FeatureScaler, as_tensor, is_plain, spread_in_units_of, to_float32
 
 X = np.random.default_rng(0).standard_normal((50, 4)) * [1, 1e-6, 1e6, 3] + [0, 5, 1e6, 0]
 
@@ -84,6 +84,19 @@ def test_a_constant_feature_keeps_the_scale_one(dtype, constant):
     assert FeatureScaler.from_rows(sparse.csr_array(column), None).scale.tolist() == [1.0]
 
 
+@pytest.mark.parametrize("mean", [0.5, 300.0])
+def test_numbers_in_half_precision_are_scaled_unless_they_are_constant(mean):
+    places = np.random.default_rng(0).normal(mean, 0.02 * mean, (40, 2, 50)).astype(np.float16)
+    places[:, 1] = mean
+    scaler = FeatureScaler.from_places(places, None, axis=1)
+    np.testing.assert_allclose(scaler.scale.ravel(), [places[:, 0].astype(float).std(), 1.0], rtol=1e-6)
+
+
+def test_a_constant_has_no_spread_to_compare():
+    spread = spread_in_units_of(np.array([0.5, 1.0, 1e-3, 1.0]), np.array([2.0, 50.0, 1.0, 1.0]))
+    assert spread.tolist() == [0.25, 1.0, 1.0, 1.0]
+
+
 def test_a_scaler_goes_through_json_types():
     scaler = FeatureScaler.from_rows(X, None)
     again = FeatureScaler(**scaler.to_dict())
@@ -99,6 +112,17 @@ def test_numbers_become_float32_and_are_not_written_to(dtype):
     tensor.zero_()
     assert numbers.any()
     assert to_float32(sparse.csr_array(numbers)).dtype == np.float32
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_tensor_shares_memory_that_may_be_written_to():
+    numbers = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    assert as_tensor(numbers).data_ptr() == numbers.ctypes.data
+    numbers.setflags(write=False)
+    tensor = as_tensor(numbers)
+    assert tensor.dtype == torch.uint8 and tensor.tolist() == numbers.tolist()
+    tensor.zero_()
+    assert numbers.any()
 
 
 def test_float32_is_shared_where_it_can_be():

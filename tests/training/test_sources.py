@@ -12,7 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from skorch.dataset import Dataset as SkorchDataset
 from skorch.helper import SliceDataset
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    TensorDataset,
+    WeightedRandomSampler,
+    default_collate,
+)
 
 from skpt.datasets import make_windows
 from skpt.exceptions import InvalidInputError
@@ -305,6 +317,44 @@ def test_known_targets_spare_reading_all_items(name):
     np.testing.assert_array_equal(unpack(X, SliceDataset(items, 1)[[7, 8]])[1], [7, 8])
 
 
+@pytest.mark.parametrize("make", [Items, Batched])
+def test_each_item_is_read_once(make):
+    items = make(X, np.arange(23))
+
+    def n_read(given, **options):
+        items.n_read = 0
+        inputs, targets = unpack(given, None, **options)
+        if isinstance(inputs, RowSource):
+            inputs = np.concatenate(list(inputs.mapped(lambda part: part + 1).parts(5))) - 1
+        np.testing.assert_allclose(inputs, X)
+        if options.get("targets") == "never":
+            assert targets is None
+        else:
+            np.testing.assert_array_equal(targets() if callable(targets) else targets, range(23))
+        return items.n_read
+
+    for targets in ("now", "later", "never"):
+        assert n_read(items, targets=targets) == 23
+    one_to_see = 24
+    for dataset in (items, DataLoader(items)):
+        assert n_read(dataset, targets="never", lazy=True) == n_read(dataset, targets="later", lazy=True) == one_to_see
+        assert n_read(dataset, targets="now", lazy=True) == one_to_see + 23
+
+
+def test_targets_of_rows_that_were_not_read_are_read_later():
+    items = Items(X, np.arange(23))
+    source, targets = unpack(items, None, lazy=True, targets="later")
+    source[np.array([7, 3, -1])]
+    items.n_read = 0
+    np.testing.assert_array_equal(targets(), range(23))
+    assert items.n_read == 23 - 4  # the three, and the first for its shape
+
+
+def test_inputs_alone_may_come_in_tuples():
+    inputs, _ = unpack(Subset([(row,) for row in X], range(23)), None, targets="never")
+    np.testing.assert_array_equal(inputs, X)
+
+
 def test_targets_that_items_do_not_have_are_not_believed():
     items = Items(X, np.arange(23))
     items.targets = np.arange(23) + 100  # changed by a target_transform
@@ -326,6 +376,154 @@ def test_items_of_unequal_shape_are_a_list_in_memory():
     items = [np.zeros((n, 2)) for n in (3, 1, 2)]
     inputs, _ = unpack(Subset(items, range(3)), None)
     assert [a.shape for a in inputs] == [(3, 2), (1, 2), (2, 2)]
+
+
+def test_images_of_unequal_shape_are_refused():
+    images = [np.zeros((3, 8, n)) for n in (8, 9)]
+    for items in (images, [{"photo": image} for image in images]):
+        with pytest.raises(InvalidInputError, match=re.escape("must have one shape. Got (3, 8, 8) and (3, 8, 9). Resize")):
+            unpack(Subset(items, range(2)), None)
+
+
+def test_a_dataset_without_items_is_refused():
+    for empty in (Items(X[:0], []), DataLoader(Items(X, range(23)), sampler=SubsetRandomSampler([]))):
+        with pytest.raises(InvalidInputError, match=f"A {type(empty).__name__} must give at least one row. Got none"):
+            unpack(empty, None)
+
+
+def test_a_list_of_pairs_is_a_dataset_that_was_cut():
+    items = Items(X, range(23))
+    with pytest.raises(InvalidInputError, match=r"Pass skorch.helper.SliceDataset\(dataset\) as X"):
+        unpack([items[i] for i in range(3)], None)
+    pairs = [(row, row) for row in X]  # rows of one more dimension
+    assert unpack(pairs, None)[0] is pairs
+
+
+# ---------------------------------------------------------------------- samplers and collate_fn of a DataLoader
+
+SOME = [20, 4, 11]
+# What a loader is given, and the rows that it goes through; None where that is not known.
+SAMPLERS = {
+    "in order": ({}, range(23)),
+    "shuffled": ({"shuffle": True}, range(23)),
+    "subset": ({"sampler": SubsetRandomSampler(SOME)}, SOME),
+    "subset of tensors": ({"sampler": SubsetRandomSampler(torch.tensor(SOME))}, SOME),
+    "first": ({"sampler": SequentialSampler(range(5))}, range(5)),
+    "first shuffled": ({"sampler": RandomSampler(range(5))}, range(5)),
+    "list": ({"sampler": SOME}, SOME),
+    "array": ({"sampler": np.array(SOME)}, SOME),
+    "batches of a subset": ({"batch_sampler": BatchSampler(SubsetRandomSampler(SOME), 2, False)}, SOME),
+    "replaced": ({"sampler": RandomSampler(range(23), replacement=True)}, None),
+    "some": ({"sampler": RandomSampler(range(23), num_samples=5)}, None),
+    "weighted": ({"sampler": WeightedRandomSampler([1.0] * 23, 23)}, None),
+    "batches of the user's": ({"batch_sampler": [[1, 2], [2, 3]]}, [[1, 2], [2, 3]]),
+}
+
+
+@pytest.mark.parametrize("known", [False, True], ids=["targets read", "targets known"])
+@pytest.mark.parametrize("kind", [kind for kind in SAMPLERS if kind != "batches of the user's"])
+def test_the_rows_of_a_loader_are_those_of_its_sampler(kind, known):
+    arguments, expected = SAMPLERS[kind]
+    items = Items(X, np.arange(23) + 0.5)
+    if known:
+        items.targets = items.numbers
+    loader = DataLoader(items, **arguments)
+    trained = list(range(23)) if expected is None else list(expected)
+    inputs, targets = unpack(loader, None, training=True)
+    np.testing.assert_array_equal(inputs[:], X[trained])
+    np.testing.assert_array_equal(targets, np.array(trained) + 0.5)
+    assert inputs.loader is loader
+    if expected is None:
+        for each in ("now", "later", "never"):
+            with pytest.raises(InvalidInputError, match=r"must be known, each once\. Got one with a \w+Sampler, which"):
+                unpack(loader, None, targets=each)
+        return
+    inputs, targets = unpack(loader, None, targets="later")
+    np.testing.assert_array_equal(inputs[:], X[trained])
+    np.testing.assert_array_equal(targets(), np.array(trained) + 0.5)
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_items_that_a_sampler_leaves_out_are_not_read(known):
+    class Broken(Items):
+        def __getitem__(self, i):
+            assert i in SOME
+            return super().__getitem__(i)
+
+    items = Broken(X, np.arange(23))
+    if known:
+        items.targets = items.numbers
+    for training in (False, True):
+        inputs, targets = unpack(DataLoader(items, sampler=SubsetRandomSampler(SOME)), None, training=training)
+        np.testing.assert_array_equal(inputs[:], X[SOME])
+        np.testing.assert_array_equal(targets, SOME)
+
+
+def test_batches_that_the_user_lists_are_no_rows():
+    loader = DataLoader(Items(X, range(23)), batch_sampler=SAMPLERS["batches of the user's"][0]["batch_sampler"])
+    assert len(unpack(loader, None, training=True)[0]) == 23
+    with pytest.raises(InvalidInputError, match="rows of a DataLoader must be known"):
+        unpack(loader, None)
+
+
+def test_single_items_are_no_batches():
+    with pytest.raises(InvalidInputError, match="Got one with batch_size=None, which gives single items"):
+        unpack(DataLoader(Items(X, range(23)), batch_size=None), None)
+
+
+def halved(items):
+    rows, targets = default_collate(items)
+    return rows / 2, targets + 1
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+@pytest.mark.parametrize("n_workers", [0, 2])
+@pytest.mark.parametrize("known", [False, True])
+def test_rows_are_what_a_collate_fn_makes_of_them(known, n_workers):
+    items = Items(X, np.arange(23))
+    if known:
+        items.targets = np.arange(23)
+    loader = DataLoader(items, batch_size=4, collate_fn=halved, num_workers=n_workers)
+    for when in ("now", "later"):
+        source, targets = unpack(loader, None, targets=when)
+        np.testing.assert_array_equal(np.concatenate(list(source.parts(5))), X / 2)
+        np.testing.assert_array_equal(source[np.array([7, 3])], X[[7, 3]] / 2)
+        np.testing.assert_array_equal(targets() if when == "later" else targets, np.arange(23) + 1)
+
+
+def test_a_collate_fn_may_give_dicts():
+    def named(items):
+        rows, targets = default_collate(items)
+        return {"a": rows, "b": rows[:, 0] + 1}, {"number": targets, "half": targets / 2}
+
+    source, targets = unpack(DataLoader(Items(X, np.arange(23)), collate_fn=named), None)
+    np.testing.assert_array_equal(source[:]["b"], X[:, 0] + 1)
+    np.testing.assert_array_equal(targets["half"], np.arange(23) / 2)
+
+
+def test_a_collate_fn_may_give_inputs_alone_where_no_targets_are_wanted():
+    loader = DataLoader(Items(X, range(23)), collate_fn=lambda items: default_collate(items)[0])
+    np.testing.assert_array_equal(unpack(loader, None, targets="never")[0][:], X)
+    with pytest.raises(InvalidInputError, match=r"must give batches \(X, y\)\. Got a Tensor"):
+        unpack(loader, None)
+
+
+def test_rows_that_a_collate_fn_leaves_out_or_pads_are_refused():
+    items = [(np.zeros(3 + (i == 1)), i) for i in range(4)]
+
+    def collate_to(n_columns):
+        return lambda batch: default_collate([(np.zeros(n_columns(batch)), y) for _, y in batch])
+
+    padded = DataLoader(items, collate_fn=collate_to(lambda batch: max(len(x) for x, _ in batch)))
+    source, _ = unpack(padded, None, targets="never")
+    with pytest.raises(InvalidInputError, match=re.escape("one shape in all batches. Got (3,) and (4,). Pad all")):
+        source[:]
+    source, _ = unpack(DataLoader(items, collate_fn=collate_to(lambda batch: 5)), None, targets="never")
+    assert source[:].shape == (4, 5)
+    without_last = DataLoader([items[i] for i in (0, 2, 3)], collate_fn=lambda batch: default_collate(batch[:2]))
+    source, _ = unpack(without_last, None, targets="never")
+    with pytest.raises(InvalidInputError, match=r"must make one row of each item\. Got 2 rows of 3 items"):
+        source[:]
 
 
 def test_streams_are_refused():

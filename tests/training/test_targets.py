@@ -89,6 +89,7 @@ def test_other_steps_or_outputs_are_an_error():
 
 
 LABELS = [np.array(["a", "b", "c"]), np.array([-1, 5]), np.array([False, True]), np.array(["x", "y"], dtype=object)]
+LABELS += [np.array(["2020-02-01", "2021-01-01"], dtype="M8[D]"), np.array([10**18, 5], dtype="m8[ns]")[::-1]]
 
 
 @pytest.mark.parametrize("classes", LABELS)

@@ -82,6 +82,82 @@ def test_a_frame_keeps_the_names_of_its_columns(labels):
     assert torch.equal(saved.encode(read), targets.encode(read))
 
 
+def test_columns_that_were_learnt_are_found_by_name(labels):
+    frame = as_frame(labels).rename(columns={"tags_0": "tags_red", "tags_1": "tags_blue"})
+    expected, form = read_labels(frame, TASKS, "Net")
+    shuffled = frame[["alphabet", "tags_blue", "price", "tags_red"]]
+    for y in (shuffled, {**labels, "tags": shuffled[["tags_blue", "tags_red"]]}):
+        read, again = read_labels(y, form, "Net")
+        np.testing.assert_array_equal(read["tags"], expected["tags"])
+        assert again.kinds == TASKS
+    np.testing.assert_array_equal(read_labels(labels, form, "Net")[0]["tags"], expected["tags"])
+    several, form = read_labels({"place": np.arange(6.0).reshape(3, 2)}, None, "Net")
+    back = pd.DataFrame(several["place"], columns=form.columns["place"])[["place_1", "place_0"]]
+    np.testing.assert_array_equal(read_labels(back, form, "Net")[0]["place"], several["place"])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda y: y.rename(columns={"tags_1": "tags_7"}), "as in fit. Got no 'tags_1'. Did you mean 'tags_7'"),
+        (lambda y: y.drop(columns="tags_1"), "Got no 'tags_1'. Rename"),
+        (lambda y: y.drop(columns="price"), r"the columns \['price'\] of the task 'price', as in fit. Got no 'price'"),
+        (lambda y: y.assign(tags_2=1), r"columns that were not there in fit: \['tags_2'\]"),
+        (lambda y: {**dict(y), "tags": y[["tags_0"]]}, "Got no 'tags_1'"),
+    ],
+)
+def test_columns_other_than_those_learnt_are_errors(labels, spoil, message):
+    _, form = read_labels(as_frame(labels), TASKS, "Net")
+    y = spoil(as_frame(labels))
+    with pytest.raises(ValueError, match=message):
+        read_labels({task: y[task] for task in TASKS} if isinstance(y, dict) else y, form, "Net")
+
+
+def test_a_column_goes_to_the_task_of_the_longest_name():
+    y = pd.DataFrame(np.eye(4, dtype=int), columns=["m_1", "m_2", "m_x_1", "m_x_2"])
+    for tasks in (("m", "m_x"), ("m_x", "m")):
+        _, form = read_labels(y, dict.fromkeys(tasks, "multilabel"), "Net")
+        assert form.columns == {"m": ["m_1", "m_2"], "m_x": ["m_x_1", "m_x_2"]}
+    with pytest.raises(ValueError, match=r"belong to no task: \['m_x_2'\]"):
+        read_labels(y.rename(columns={"m_x_1": "m_x"}), dict.fromkeys(("m", "m_x"), "multilabel"), "Net")
+
+
+@pytest.mark.parametrize("values", [[0, 1, None], [2, 5, 3, None], [True, False, None], ["a", None, "b"]])
+def test_missing_classes_leave_the_others_as_they_are(values):
+    column = pd.Series(values * 3, dtype=object)
+    forms = [column.tolist(), column, column.astype("category")]
+    if not isinstance(values[0], str):
+        forms.append(column.astype("boolean" if isinstance(values[0], bool) else "Int64"))
+    known = np.array([value for value in values if value is not None])
+    for y in [*forms, pd.DataFrame({"k": forms[-1]})]:
+        targets, read = targets_of({"k": y}, {"k": "classification"}, may_lack=True)
+        assert targets.classes["k"].dtype.kind == (known.dtype.kind if known.dtype.kind != "U" else "O")
+        np.testing.assert_array_equal(targets.classes["k"], np.unique(known))
+        lacking = targets.encode(read).isnan().any(dim=1).tolist()
+        assert lacking == [value is None for value in values] * 3
+        targets.check(read)
+        outputs = 9 * np.nan_to_num(targets.encode(read).numpy()) - 1 if targets.n_outputs == 1 else np.eye(3)[[0, 2, 1, 0] * 3]
+        assert targets.scores(read, outputs, None) == {"k": 1.0}
+
+
+def test_missing_numbers_of_nullable_columns():
+    y = pd.DataFrame(
+        {
+            "i": pd.array([1, 2, None], dtype="Int64"),
+            "b": pd.array([True, None, False], dtype="boolean"),
+            "t_1": pd.array([True, None, False], dtype="boolean"),
+            "o": pd.Series([1.5, None, pd.NA], dtype=object),
+        }
+    )
+    _, form = read_labels(y, None, "Net", may_lack=True)
+    assert form.kinds == {"i": "regression", "b": "classification", "t_1": "classification", "o": "regression"}
+    tasks = {"i": "regression", "b": "classification", "t": "multilabel", "o": "regression"}
+    read, _ = read_labels(y, tasks, "Net", may_lack=True)
+    np.testing.assert_array_equal(read["i"], [1, 2, np.nan])
+    np.testing.assert_array_equal(read["o"], [1.5, np.nan, np.nan])
+    np.testing.assert_array_equal(read["t"], [[1], [np.nan], [0]])
+
+
 def test_tasks_are_read_off_the_columns():
     y = pd.DataFrame(
         {
@@ -217,6 +293,17 @@ def test_batch_max_divides_by_the_largest_loss_so_far(labels, outputs):
     torch.testing.assert_close(loss(3 * outputs, encoded), parts_by_torch(3 * outputs, encoded) / first @ weights)
     loss.train()
     torch.testing.assert_close(loss(3 * outputs, encoded).mean(), (second / torch.maximum(first, second)) @ weights)
+
+
+def test_by_batch_max_all_evaluations_have_one_scale(labels, outputs):
+    targets, read = targets_of(labels)
+    targets.standardize(read, None)
+    loss, encoded = loss_of(targets, read, loss_scaling="batch_max")
+    loss(outputs, encoded)
+    first = loss.eval()(outputs, encoded)
+    loss.train()(10 * outputs, encoded)
+    torch.testing.assert_close(loss.eval()(outputs, encoded), first, rtol=0, atol=0)
+    assert set(loss.state_dict()) == {"weights", "labelled_share", "largest"}, "states of older versions can be loaded"
 
 
 def test_the_unit_of_a_task_does_not_matter_by_batch_max(labels, outputs):

@@ -1,8 +1,13 @@
 """Transfer: what matches is taken over whole, what is frozen stays, what was loaded learns at its own rate."""
 
+import numpy as np
 import pytest
 import torch
+from sklearn.ensemble import RandomForestRegressor
 from sklearn.frozen import FrozenEstimator
+from sklearn.model_selection import GridSearchCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from skorch import NeuralNetRegressor
 from torch import nn, optim
 
@@ -180,6 +185,22 @@ class TestSources:
         for given in (net, FrozenEstimator(net)):
             found = read_pretrained(given, "Owner")
             assert found.source == "NeuralNetRegressor" and found.state.keys() == {"weight", "bias"} and found.learnt == {}
+
+    def test_what_is_around_a_net_is_none(self):
+        net = NeuralNetRegressor(nn.Linear, module__in_features=3, module__out_features=1, verbose=0, train_split=None)
+        X, y = np.random.default_rng(0).random((12, 3), np.float32), np.ones((12, 1), np.float32)
+        search = GridSearchCV(net, {"lr": [0.1]}, cv=2).fit(X, y)
+        around = GridSearchCV(make_pipeline("passthrough", net), {"neuralnetregressor__lr": [0.1]}, cv=2).fit(X, y)
+        forest = RandomForestRegressor(2).fit(X, y.ravel())
+        for given, says in (
+            (search, r"GridSearchCV\(...\).best_estimator_"),
+            (make_pipeline(net).fit(X, y), r"Pipeline\(...\)\[-1\]"),
+            (around, r"GridSearchCV\(...\).best_estimator_\[-1\]"),
+            (forest, "Give a net of skpt's or of skorch's"),
+            (make_pipeline(StandardScaler(), forest), "Give a net of skpt's or of skorch's"),
+        ):
+            with pytest.raises(InvalidInputError, match=f"Got {type(given).__name__}, which is no net. .*{says}"):
+                read_pretrained(given, "Owner")
 
     @pytest.mark.parametrize("given", [3, {}, {"a": 1}, ["weights"], nn.ReLU()], ids=repr)
     def test_anything_else_is_an_error(self, given):
