@@ -1246,13 +1246,14 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         # In double precision a row's prediction does not depend on what other rows it is predicted with.
         X = self._read_for_prediction(X)
         self._set_training(False)  # a callback may ask between two epochs
+        shell = _shell_of(self.module_)  # other threads may predict too
         state = {name: t.double() if t.is_floating_point() else t for name, t in self.module_.state_dict().items()}
         widest = max((p.shape[0] for p in self.module_.parameters() if p.ndim), default=1)
         n_rows = min(rows_at_a_time(X), max(128, _NUMBERS_IN_DOUBLE // widest))
         work = min(n_rows, X.shape[0]) * self._work_of_a_row()
         with torch.no_grad(), nullcontext() if is_worth_sharing(work, self.device_) else one_thread():
             parts = [
-                torch.func.functional_call(self.module_, state, self._in_double(part)).numpy() for part in _in_parts(X, n_rows)
+                torch.func.functional_call(shell, state, self._in_double(part)).numpy() for part in _in_parts(X, n_rows)
             ]
         return np.concatenate(parts)
 
@@ -1730,6 +1731,15 @@ def _array_of_rows(X: Sequence) -> np.ndarray:
         for i, x in enumerate(X):
             array[i] = x
     return array if array.dtype.kind in "biufO" else np.asarray(X, dtype=object)
+
+
+def _shell_of(module: nn.Module) -> nn.Module:
+    """Give a network of the same weights, in which they can be replaced without the other one noticing."""
+    shell = object.__new__(type(module))
+    own = {name: value.copy() if isinstance(value, (dict, list)) else value for name, value in vars(module).items()}
+    own["_modules"] = {name: None if layer is None else _shell_of(layer) for name, layer in own["_modules"].items()}
+    vars(shell).update(own)
+    return shell
 
 
 def _in_parts(X, n_rows: int) -> Iterator:

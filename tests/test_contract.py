@@ -134,6 +134,20 @@ def test_is_a_skorch_net(estimator):
 
 
 @each_estimator
+def test_threads_may_predict_at_once(estimator):
+    X, y = make_data(estimator)
+    net = quick(estimator).fit(X, y)
+    expected, weights = net.predict(X), weights_of(net)
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(net.predict, [X] * 24))
+    assert all(np.array_equal(each, expected) for each in found)
+    assert all(isinstance(p, nn.Parameter) and p.dtype == torch.float32 for p in net.module_.parameters())
+    for name, weight in weights_of(net).items():
+        np.testing.assert_array_equal(weight, weights[name])
+    net.partial_fit(X, y)
+
+
+@each_estimator
 def test_forward_gives_the_networks_outputs(estimator):
     X, y = make_data(estimator)
     net = quick(estimator).fit(X, y)

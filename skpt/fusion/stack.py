@@ -7,9 +7,11 @@ weights do not depend on what it was stacked with.
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Hashable, Sequence
+from functools import cache
 
 import numpy as np
 import torch
@@ -58,7 +60,7 @@ def why_not_stacked(job: TrainingJob) -> str | None:
         The reason; None if it can.
     """
     module, X, y = job.module, job.train.X, job.train.y
-    if not isinstance(module, FeedForward):
+    if not isinstance(module, FeedForward) or type(module).forward is not FeedForward.forward:
         return f"a module of class {type(module).__name__}"
     if type(job.train) is not Batches:
         return "a DataLoader of the user's"
@@ -72,6 +74,12 @@ def why_not_stacked(job: TrainingJob) -> str | None:
             return "batch normalisation with settings of its own"
     if len(set(layers)) < len(layers):
         return "a layer that occurs twice"
+    if len(weights) < sum(p is not None for layer in layers for p in layer._parameters.values()):
+        return "weights that layers share"
+    if any(name not in ("weight", "bias") for layer in layers for name in layer._parameters):
+        return "weights that are computed from others"
+    if any(map(_has_hooks, (module, *layers, job.criterion))) or any(p._backward_hooks for p in weights):
+        return "hooks"
     linear = [i for i, layer in enumerate(layers) if type(layer) is Linear]
     if not linear or any(isinstance(layer, (BatchNorm1d, Dropout)) for layer in layers[linear[-1] + 1 :]):
         return "layers other than activations after the last linear one"
@@ -89,6 +97,8 @@ def why_not_stacked(job: TrainingJob) -> str | None:
     groups = job.optimizer.param_groups
     if not _differ_by_rate_alone(groups) or any(groups[0].get(name) for name in ("amsgrad", "maximize", "differentiable")):
         return "optimizer settings of its own"
+    if groups[0].get("decoupled_weight_decay") and optimizer_class(job.optimizer) is not torch.optim.AdamW:
+        return "weight decay apart from the gradient"
     if sum(p.numel() for group in groups for p in group["params"]) != sum(p.numel() for p in weights):
         return "an optimizer of other weights than the module's"
     if len({_n_steps_of(job.optimizer.state.get(p, {})) for p in trained}) > 1:
@@ -99,9 +109,23 @@ def why_not_stacked(job: TrainingJob) -> str | None:
         return "a criterion with tensors of its own"
     if y.ndim > 1 and takes_class_index(job.criterion):
         return "targets that are not class numbers"
-    if job.schedule is not None and job.schedule.params.get("cycle_momentum"):
+    if job.schedule is not None and job.schedule.params.get("cycle_momentum", _cycles_momentum(job.schedule.policy)):
         return "a schedule of the momentum"
     return None
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    """Whether somebody is called when the module is, which a stack does not do."""
+    return bool(
+        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
+    )
+
+
+@cache
+def _cycles_momentum(policy: type) -> bool:
+    """Whether a class of learning-rate schedules changes the momentum too, unless it is told not to."""
+    argument = inspect.signature(policy).parameters.get("cycle_momentum")
+    return argument is not None and bool(argument.default)
 
 
 def group_key(job: TrainingJob) -> Hashable:

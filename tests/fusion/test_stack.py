@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn, optim
+from torch.nn.utils import prune
 
 from skpt._compat import find_onednn_linear
 from skpt.exceptions import DivergedError
@@ -20,7 +21,7 @@ from skpt.training.batches import Batches
 from skpt.training.criteria import build_criterion, mean_loss
 from skpt.training.job import TrainingJob
 from skpt.training.monitor import Monitor
-from skpt.training.schedules import find_schedule
+from skpt.training.schedules import Schedule, find_schedule
 from skpt.training.transfer import find_frozen, scale_loaded_rates
 
 OPTIMIZERS = {
@@ -503,6 +504,57 @@ def test_who_cannot_be_stacked_says_why(what):
     job = make_job()
     spoil(job, what)
     assert why_not_stacked(job) == what
+
+
+class Tripled(MLPModule):
+    """With a forward pass of its own."""
+
+    def forward(self, X, sample_weight=None):
+        return 3 * super().forward(X, sample_weight)
+
+
+def watch(module):
+    module.register_forward_hook(lambda *_: None)
+
+
+OWN_WAYS = {
+    "forward": (lambda job: setattr(job, "module", Tripled(4, 3)), "a module of class Tripled"),
+    "hook of the network": (lambda job: watch(job.module), "hooks"),
+    "hook of a layer": (lambda job: job.module[0].register_forward_pre_hook(lambda *_: None), "hooks"),
+    "hook of the criterion": (lambda job: watch(job.criterion), "hooks"),
+    "hook of a weight": (lambda job: job.module[0].weight.register_hook(lambda g: g), "hooks"),
+    "hook of gradients": (lambda job: job.module[0].register_full_backward_hook(lambda *_: None), "hooks"),
+    "pruned": (lambda job: prune.random_unstructured(job.module[0], "weight", 0.5), "weights that are computed from others"),
+    "tied": (lambda job: setattr(job.module[2], "bias", job.module[0].bias), "weights that layers share"),
+}
+
+
+@pytest.mark.parametrize("way", OWN_WAYS)
+def test_who_computes_in_a_way_of_its_own_trains_alone(way):
+    spoil, reason = OWN_WAYS[way]
+    job = make_job(hidden=(3,), n_outputs=3)
+    assert why_not_stacked(job) is None
+    with torch.random.fork_rng():
+        spoil(job)
+    assert why_not_stacked(job) == reason
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_weight_decay_apart_from_the_gradient_is_that_of_adamw(decoupled):
+    job = make_job(optimizer="adam")
+    job.optimizer = optim.Adam(job.module.parameters(), weight_decay=0.1, decoupled_weight_decay=decoupled)
+    assert why_not_stacked(job) == ("weight decay apart from the gradient" if decoupled else None)
+    job.optimizer = optim.AdamW(job.module.parameters(), weight_decay=0.1)
+    assert why_not_stacked(job) is None
+
+
+@pytest.mark.parametrize("cycles", [None, False])
+@pytest.mark.parametrize("policy", [optim.lr_scheduler.OneCycleLR, optim.lr_scheduler.CyclicLR, optim.lr_scheduler.StepLR])
+def test_a_class_of_schedules_cycles_the_momentum_unless_told_not_to(policy, cycles):
+    job = make_job()
+    job.schedule = Schedule(policy, {} if cycles is None else {"cycle_momentum": cycles})
+    by_default = policy is not optim.lr_scheduler.StepLR and cycles is None
+    assert why_not_stacked(job) == ("a schedule of the momentum" if by_default else None)
 
 
 @pytest.mark.parametrize(
