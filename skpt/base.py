@@ -1179,7 +1179,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
                     raise job.error
             else:
                 _log.debug("%s is not stacked: %s", type(self).__name__, reason)
-                note_alone(reason)
+                job.check = note_alone(reason)
                 self.climb(job, X, y, datasets, reporter)
         finally:
             reporter.leave_history()

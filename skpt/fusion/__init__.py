@@ -6,7 +6,10 @@ Importing this package registers the joblib backend "skpt"::
         GridSearchCV(MLPRegressor(), grid).fit(X, y)
 """
 
+from __future__ import annotations
+
 import logging
+from collections.abc import Callable
 
 from skpt.fusion.backend import FusedBackend
 from skpt.fusion.contexts import is_within_context_of_torch
@@ -41,14 +44,21 @@ def train(job: TrainingJob) -> None:
         rendezvous.train(job)
 
 
-def note_alone(reason: str) -> None:
+def note_alone(reason: str) -> Callable[[], None] | None:
     """Take note of a fit that trains the ordinary way, for the report of a fused call.
 
     Parameters
     ----------
     reason : str
         Why it is not stacked.
+
+    Returns
+    -------
+    callable or None
+        To be called now and then; raises where the fused call was given up. None outside of such a call.
     """
     rendezvous = current_rendezvous()
-    if rendezvous is not None:
-        rendezvous.note_alone(reason)
+    if rendezvous is None:
+        return None
+    rendezvous.note_alone(reason)
+    return rendezvous.check

@@ -16,13 +16,18 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 from joblib import cpu_count, register_parallel_backend
-from joblib.externals.loky import get_reusable_executor
+from joblib.externals.loky import ProcessPoolExecutor
 from joblib.parallel import ParallelBackendBase, get_active_backend
 
 from skpt.fusion.rendezvous import InnerCall, Rendezvous, current_rendezvous
 from skpt.fusion.report import FusionReport, set_last_report
 
 __all__ = ["FusedBackend"]
+
+# Worker processes that wait for the next call, by the process that they belong to and their number: to start them takes
+# seconds. They are not loky's reusable ones, which joblib takes for its own and a call that was given up would kill.
+_IDLE_WORKERS: dict[tuple[int, int], list[ProcessPoolExecutor]] = {}
+_SECONDS_IDLE = 300
 
 # How many tasks joblib hands over at once; more wait until some have ended.
 WIDTH = 512
@@ -192,8 +197,8 @@ class _ProcessesCall:
         self, executor: Executor | None, n_processes: int, n_threads: int | None, memory_limit: int, *, waits: bool
     ):
         self.own, self.waits = executor is None, waits
-        self.executor = executor or get_reusable_executor(max_workers=n_processes, timeout=300)
         self.n_processes = n_processes
+        self.executor = executor or self._idle_workers()
         self.settings = (n_threads or max(1, cpu_count() // n_processes), memory_limit)
         self.report = FusionReport()
         self.started = time.perf_counter()
@@ -202,7 +207,13 @@ class _ProcessesCall:
         self.changed = threading.Condition(self.lock)
         self.n_back = 0
         self.under_way: list[Future] = []
-        self.has_failed = self.cancelled = False
+        self.has_failed = self.cancelled = self.is_broken = False
+
+    def _idle_workers(self) -> ProcessPoolExecutor:
+        try:
+            return _IDLE_WORKERS[os.getpid(), self.n_processes].pop()
+        except LookupError:
+            return ProcessPoolExecutor(self.n_processes, timeout=_SECONDS_IDLE)
 
     def submit(self, func, callback) -> Future:
         future: Future = Future()
@@ -242,6 +253,7 @@ class _ProcessesCall:
             outcomes, report = done.result()
             self.report.merge(report)
         except BaseException as error:
+            self.is_broken = True
             outcomes = [(False, error)] * len(share)
         try:
             for (_, future), (is_good, value) in zip(share, outcomes, strict=True):
@@ -266,6 +278,11 @@ class _ProcessesCall:
             self.executor.shutdown(wait=False, kill_workers=True)
 
     def close(self) -> None:
+        if self.own and not self.cancelled:
+            if self.is_broken:
+                self.executor.shutdown(wait=False, kill_workers=True)
+            else:
+                _IDLE_WORKERS.setdefault((os.getpid(), self.n_processes), []).append(self.executor)
         self.report.seconds_total = time.perf_counter() - self.started
         set_last_report(self.report)
 

@@ -1,12 +1,69 @@
-"""Contexts of torch's that hold for one thread, and that a stack, which trains in another one, would not be in."""
+"""What holds for one thread alone: settings that a fused call must take along to its tasks, and contexts of torch's."""
 
 from __future__ import annotations
 
+import contextvars
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import TypeVar
+
+import sklearn
 import torch
 
 from skpt._compat import n_function_modes
 
-__all__ = ["is_within_context_of_torch"]
+__all__ = ["CallersContext", "is_within_context_of_torch"]
+
+_DEVICES = ("cpu", "cuda")
+
+T = TypeVar("T")
+
+
+class CallersContext:
+    """What holds in the thread that makes this.
+
+    Context variables (numpy's errstate is one), scikit-learn's configuration, and torch's autocast, default device and
+    gradient mode.
+    """
+
+    def __init__(self):
+        self.variables = contextvars.copy_context()
+        self.config = sklearn.get_config()
+        self.autocast = [
+            (device, torch.get_autocast_dtype(device), torch.is_autocast_cache_enabled())
+            for device in _DEVICES
+            if torch.is_autocast_enabled(device)
+        ]
+        self.device = torch.get_default_device() if n_function_modes() else None
+        self.is_inference, self.needs_grad = torch.is_inference_mode_enabled(), torch.is_grad_enabled()
+
+    def run(self, function: Callable[[], T]) -> T:
+        """Call a function in any thread as if it were called in that one.
+
+        Parameters
+        ----------
+        function : callable
+            Without arguments.
+
+        Returns
+        -------
+        object
+            What it returns.
+        """
+        return self.variables.copy().run(self._run, function)  # a copy: tasks run at once
+
+    def _run(self, function: Callable[[], T]) -> T:
+        with ExitStack() as stack:
+            stack.enter_context(sklearn.config_context(**self.config))
+            for device, dtype, cached in self.autocast:
+                stack.enter_context(torch.autocast(device, dtype=dtype, cache_enabled=cached))
+            if self.device is not None:
+                stack.enter_context(self.device)
+            if self.is_inference:
+                stack.enter_context(torch.inference_mode())
+            elif not self.needs_grad:
+                stack.enter_context(torch.no_grad())
+            return function()
 
 
 def is_within_context_of_torch() -> bool:
@@ -19,4 +76,4 @@ def is_within_context_of_torch() -> bool:
     """
     if torch.is_inference_mode_enabled() or n_function_modes():
         return True
-    return torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")
+    return any(map(torch.is_autocast_enabled, _DEVICES))

@@ -11,16 +11,19 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
 
+from skpt.fusion.contexts import CallersContext
 from skpt.fusion.grouping import describe, make_groups
 from skpt.fusion.report import FusionReport, Group
 from skpt.fusion.stack import train_stack
@@ -43,6 +46,10 @@ _COPIES_OF_ROWS = 3
 _GRACE = 1.0
 # A fit that diverged need not wait for those that it was stacked with.
 _SECONDS_BETWEEN_LOOKS = 0.1
+# Tasks that wait for something other than their training, a lock that a waiting task holds say, would do so for ever: where
+# nothing has changed for so long, and this share of it was not spent computing, what waits is trained without them.
+_SECONDS_STILL = 0.5
+_SHARE_STILL = 0.05
 
 
 class Cancelled(BaseException):
@@ -51,7 +58,9 @@ class Cancelled(BaseException):
 
 def current_rendezvous() -> Rendezvous | None:
     """Give the rendezvous that the running thread is a task of, or None."""
-    return getattr(_local, "rendezvous", None)
+    rendezvous = getattr(_local, "rendezvous", None)
+    # A process that was forked from a task has its memory, and none of the other threads.
+    return rendezvous if rendezvous is None or rendezvous.process == os.getpid() else None
 
 
 class _Ticket:
@@ -156,6 +165,7 @@ class Rendezvous:
         self._queue: deque[Callable[[], None]] = deque()
         self._waiting: list[_Ticket] = []
         self._closed = False
+        self.process = os.getpid()
         self._started = time.perf_counter()
         self._trainers = ThreadPoolExecutor(n_threads, thread_name_prefix="skpt-trainer")
         self._coordinator = threading.Thread(target=self._coordinate, name="skpt-rendezvous", daemon=True)
@@ -186,9 +196,11 @@ class Rendezvous:
             Its outcome.
         """
         future: Future = Future()
+        in_context = partial(CallersContext().run, function)
 
         def start() -> None:
-            thread = threading.Thread(target=self._run, args=(function, future, callback, call), name="skpt-task", daemon=True)
+            arguments = (in_context, future, callback, call)
+            thread = threading.Thread(target=self._run, args=arguments, name="skpt-task", daemon=True)
             thread.rendezvous = self
             thread.start()
 
@@ -270,11 +282,11 @@ class Rendezvous:
         self._most_started = most if self.report.n_jobs == 1 else min(self._most_started, most)
         self._start_queued()
 
-    def _grant(self, wake: Callable[[], None]) -> None:
-        """Wake a task, which has its turn then, as soon as fewer than `n_threads` run."""
+    def _grant(self, wake: Callable[[], None], *, at_once: bool = False) -> None:
+        """Wake a task, which has its turn then, as soon as fewer than `n_threads` run, or at once."""
         if self.cancelled:
             wake()
-        elif self._n_running < self.n_threads:
+        elif at_once or self._n_running < self.n_threads:
             self._n_running += 1
             wake()
         else:
@@ -356,6 +368,8 @@ class Rendezvous:
             If the call was given up.
         """
         ticket = _Ticket(job)
+        if job.after_epoch is not None:
+            job.after_epoch = partial(CallersContext().run, job.after_epoch)  # another thread will call it
         with self._changed:
             if self.cancelled:  # nobody trains any more
                 raise Cancelled
@@ -368,6 +382,11 @@ class Rendezvous:
         ticket.gate.acquire()
         self._begin_turn()
 
+    def check(self) -> None:
+        """Raise `Cancelled` if the call was given up: for a fit that trains in its own thread."""
+        if self.cancelled:
+            raise Cancelled
+
     def note_alone(self, reason: str) -> None:
         """Take note of a fit that trains the ordinary way."""
         with self._changed:
@@ -378,22 +397,38 @@ class Rendezvous:
     def _coordinate(self) -> None:
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self.cancelled or (self._waiting and self._n_active == 0))
+                state = None
+                while not (self._closed or self.cancelled or (self._waiting and self._n_active == 0)):
+                    before, state = state, self._state()
+                    if self._waiting and before is not None and self._is_still(before, state):
+                        break
+                    self._changed.wait(_SECONDS_STILL)
+                is_stuck = self._n_active > 0
                 tickets, self._waiting = self._waiting, []
                 if self._closed or self.cancelled:
                     self._release(tickets)
                     return
-            self._train_all(tickets)
+            self._train_all(tickets, at_once=is_stuck)
 
-    def _release(self, tickets: list[_Ticket]) -> None:
+    def _state(self) -> tuple[tuple, float, float]:
+        """What changes where tasks go on, the seconds that this process has computed, and the time."""
+        return (self.report.n_jobs, self._n_unfinished, self._n_active), time.process_time(), time.perf_counter()
+
+    @staticmethod
+    def _is_still(before: tuple[tuple, float, float], now: tuple[tuple, float, float]) -> bool:
+        """Whether nothing has changed, and next to nothing was computed."""
+        seconds = now[2] - before[2]
+        return now[0] == before[0] and seconds >= 0.9 * _SECONDS_STILL and now[1] - before[1] < _SHARE_STILL * seconds
+
+    def _release(self, tickets: list[_Ticket], *, at_once: bool = False) -> None:
         with self._changed:
             for ticket in tickets:
                 if not ticket.is_done:
                     ticket.is_done = True
                     self._n_active += 1
-                    self._grant(ticket.gate.release)
+                    self._grant(ticket.gate.release, at_once=at_once)
 
-    def _train_all(self, tickets: list[_Ticket]) -> None:
+    def _train_all(self, tickets: list[_Ticket], *, at_once: bool) -> None:
         started = time.perf_counter()
         by_job = {id(ticket.job): ticket for ticket in tickets}
         try:
@@ -403,11 +438,12 @@ class Rendezvous:
                 future.result()
         except BaseException as error:  # a fault of ours must not leave tasks waiting for ever
             _log.exception("a stack failed")
+            ends_all = not isinstance(error, Exception)  # as if the user had interrupted
             for ticket in by_job.values():
                 if ticket.job.error is None:
-                    ticket.job.error = RuntimeError(f"training failed: {error!r}")
+                    ticket.job.error = error if ends_all else RuntimeError(f"training failed: {error!r}")
         self.report.seconds_training += time.perf_counter() - started
-        self._release(tickets)
+        self._release(tickets, at_once=at_once)
 
     def _train_group(self, tickets: list[_Ticket]) -> None:
         started = time.perf_counter()

@@ -602,6 +602,9 @@ class Stack:
                 for tensor, kept in zip(self._of_model(m, self._changing()), self._of_model(m, self.kept), strict=True):
                     tensor.copy_(kept)
                 done.append(m)
+            except Exception as error:  # of a callback, say: the others train on
+                job.error = error
+                done.append(m)
         if done:
             self._finish(done)
         for kept, tensor in zip(self.kept, self._changing(), strict=True):

@@ -51,6 +51,8 @@ class TrainingJob:
         Whose training it is, for messages.
     after_epoch : callable, default=None
         Called without arguments after each epoch, when the monitor has taken note of it.
+    check : callable, default=None
+        Called before each batch where the job trains alone; raises where it is given up.
     error : Exception, default=None
         Set where training failed.
     """
@@ -68,6 +70,7 @@ class TrainingJob:
     unfreeze_after: int | None = None
     owner: str = "The model"
     after_epoch: Callable[[], None] | None = None
+    check: Callable[[], None] | None = None
     error: Exception | None = None
 
 

@@ -7,6 +7,7 @@ Nothing here knows a network or an estimator. The steps are skorch's (`train_ste
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -86,6 +87,24 @@ class OrderOfBatches(Sampler):
         yield from range(len(self)) if order is None else order.tolist()
 
 
+class _Checked:
+    """Batches, with a look before each at whether to go on."""
+
+    def __init__(self, batches, check: Callable[[], None]):
+        self.batches, self.check = batches, check
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self):
+        for batch in self.batches:
+            self.check()
+            yield batch
+
+    def __getattr__(self, name: str):
+        return getattr(self.batches, name)
+
+
 def _row_of(X, i: int):
     if isinstance(X, Fields):
         return {name: _row_of(part, i) for name, part in X.items()}
@@ -128,6 +147,8 @@ class TrainingLadder(NeuralNet):
     def _run_epochs(self, job: TrainingJob, datasets: dict[str, Any], reporter) -> None:
         train = self.get_iterator(job.train, training=True)
         valid = None if job.valid is None else self.get_iterator(job.valid, training=False)
+        if job.check is not None:
+            train = _Checked(train, job.check)
         kept, best = self._copy_weights(), None
         for epoch in range(job.max_epochs):
             if epoch == job.unfreeze_after:

@@ -90,6 +90,40 @@ def test_no_epoch_is_told_twice_when_a_stack_failed(monkeypatch):
     assert recorder.events[("end", "epoch")] == 5 * N_EPOCHS
 
 
+class Fails(Recorder):
+    """Raises at the end of the second epoch of the nets of one learning rate."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def on_fit_task_end(self, estimator, context):
+        super().on_fit_task_end(estimator, context)
+        if estimator.lr == 0.01 and context.task_name == "epoch" and context.task_id == 1:
+            raise self.error("the callback failed")
+
+
+@pytest.mark.parametrize("parameters", [{}, OWN_RUNGS], ids=["stack", "ladder"])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.FitFailedWarning", "ignore:One or more of the test scores")
+def test_what_a_callback_raises_is_the_failure_of_that_fit_alone(parameters):
+    recorders = [Fails(ValueError) for _ in range(2)]
+    alone, together = (
+        fit(search(net(**parameters).set_callbacks(recorder)), is_fused) for is_fused, recorder in enumerate(recorders)
+    )
+    for found in (alone, together):
+        assert np.isnan(found.cv_results_["mean_test_score"]).tolist() == [True, False]
+    np.testing.assert_allclose(together.best_score_, alone.best_score_, rtol=1e-5)
+    assert recorders[0].events == recorders[1].events
+
+
+@pytest.mark.parametrize("is_fused", [False, True])
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_who_ends_the_program_in_a_callback_ends_the_search(error, is_fused):
+    with pytest.raises(error, match="the callback failed"):
+        fit(search(net().set_callbacks(Fails(error))), is_fused)
+    assert_no_thread_is_left()
+
+
 @pytest.fixture
 def screen(monkeypatch):
     """What rich draws."""

@@ -1,14 +1,19 @@
 """Tasks meet, train together and go on, whatever they do and in whatever order: no deadlock, no thread left."""
 
 import logging
+import os
+import signal
 import threading
 import time
 from functools import partial
 
 import numpy as np
 import pytest
+import sklearn
 import torch
 from joblib import Parallel, delayed
+from sklearn.callback import ScoringMonitor
+from skorch.callbacks import Callback
 
 import skpt.fusion.rendezvous as rendezvous_module
 from skpt import LinearRegressor, MLPRegressor
@@ -210,6 +215,65 @@ def test_tasks_that_an_inner_call_left_behind_end():
     assert_no_thread_is_left()
 
 
+def test_a_fit_of_its_own_ends_when_the_call_was_given_up():
+    """Also one that is not stacked: nobody waits for its million epochs."""
+    began = threading.Event()
+
+    class Begins(Callback):
+        def on_batch_end(self, net, **kwargs):
+            began.set()
+
+    def fails():
+        began.wait(10)
+        raise Failed
+
+    with pytest.raises(Failed):
+        tasks = [delayed(fit)(callbacks=[Begins()], max_epochs=10**6), delayed(fails)()]
+        within(20, lambda: fused(lambda: Parallel()(tasks), inner_max_num_threads=2))
+    assert_no_thread_is_left()
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_tasks_may_fit_while_they_hold_a_lock(n_threads):
+    """They wait for each other, and would do so for ever if all had to hand in before any trains."""
+    lock = threading.Lock()
+
+    def task(seed):
+        with lock:
+            return fit(seed)
+
+    expected = [fit(seed) for seed in range(3)]
+    tasks = [delayed(task)(i) for i in range(3)]
+    found, _ = within(30, lambda: fused(lambda: Parallel()(tasks), inner_max_num_threads=n_threads))
+    for net, other in zip(found, expected, strict=True):
+        assert_same_nets(net, other)
+    assert_no_thread_is_left()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
+def test_a_process_forked_from_a_task_trains_alone():
+    def task():
+        child = os.fork()
+        if child == 0:
+            try:
+                fit()
+                os._exit(7)
+            finally:
+                os._exit(1)
+        for _ in range(200):
+            ended, status = os.waitpid(child, os.WNOHANG)
+            if ended:
+                return os.waitstatus_to_exitcode(status)
+            time.sleep(0.05)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        return "it waited for ever"
+
+    found, _ = fused(lambda: Parallel()([delayed(task)()]))
+    assert found == [7]
+
+
 def test_what_waits_is_told_that_the_call_was_given_up():
     rendezvous = Rendezvous(n_threads=1, memory_limit=1 << 30)
     with rendezvous.dispatching():  # so that nothing trains
@@ -267,6 +331,54 @@ def test_who_computes_in_a_context_of_torch_trains_at_once(context, caplog):
     assert [net for net in alone if isinstance(net, str)] == [net for net in together if isinstance(net, str)]
     assert report.not_fused == {"a context of torch's": 2}
     assert caplog.text.count("MLPRegressor is not stacked with others: a context of torch's") == 2
+
+
+@pytest.mark.parametrize(
+    "context",
+    [
+        partial(torch.autocast, "cpu", dtype=torch.bfloat16),
+        partial(torch.device, "meta"),
+        torch.no_grad,
+        torch.inference_mode,
+        partial(np.errstate, divide="raise"),
+        partial(sklearn.config_context, assume_finite=True),
+    ],
+)
+def test_what_the_caller_has_set_holds_in_its_tasks(context):
+    def settings():
+        return (
+            torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu"),
+            torch.empty(0).device,
+            torch.is_grad_enabled(),
+            torch.is_inference_mode_enabled(),
+            np.geterr(),
+            sklearn.get_config()["assume_finite"],
+        )
+
+    def nested():
+        return Parallel()(delayed(settings)() for _ in range(2))
+
+    outside = settings()
+    with context():
+        expected = settings()
+        found, _ = fused(lambda: Parallel()(delayed(nested)() for _ in range(3)))
+    assert expected != outside
+    assert found == [[expected] * 2] * 3
+    assert settings() == outside
+    assert fused(lambda: Parallel()([delayed(settings)()]))[0] == [outside]
+
+
+def test_epochs_are_told_under_the_settings_of_the_fit():
+    seen = []
+
+    class Looks(ScoringMonitor):
+        def on_fit_task_end(self, estimator, context, **kwargs):
+            seen.append(sklearn.get_config()["assume_finite"])
+
+    nets = [MLPRegressor((4,), max_epochs=2, random_state=i).set_callbacks(Looks(scoring="r2")) for i in range(3)]
+    with sklearn.config_context(assume_finite=True):
+        fused(lambda: Parallel()(delayed(net.fit)(X, y) for net in nets))
+    assert len(seen) == 3 * 3 and all(seen)
 
 
 # ---------------------------------------------------------------- stacks that fail
