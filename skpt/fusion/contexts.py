@@ -61,8 +61,7 @@ class CallersContext:
                 stack.enter_context(self.device)
             if self.is_inference:
                 stack.enter_context(torch.inference_mode())
-            elif not self.needs_grad:
-                stack.enter_context(torch.no_grad())
+            stack.enter_context(torch.set_grad_enabled(self.needs_grad))
             return function()
 
 

@@ -79,6 +79,20 @@ def _closed_gate() -> threading.Lock:
     return gate
 
 
+class _Start:
+    """A task that has not begun; called, it does so in a thread of its own."""
+
+    def __init__(
+        self, rendezvous: Rendezvous, function: Callable[[], object], future: Future, callback, call: InnerCall | None
+    ):
+        self.rendezvous, self.function, self.future, self.callback, self.call = rendezvous, function, future, callback, call
+
+    def __call__(self) -> None:
+        thread = threading.Thread(target=self.rendezvous._run, args=(self,), name="skpt-task", daemon=True)
+        thread.rendezvous = self.rendezvous
+        thread.start()
+
+
 class _Look:
     """Asked by a stack whether to stop: lets the tasks of jobs that have failed go on, while the others train."""
 
@@ -196,14 +210,7 @@ class Rendezvous:
             Its outcome.
         """
         future: Future = Future()
-        in_context = partial(CallersContext().run, function)
-
-        def start() -> None:
-            arguments = (in_context, future, callback, call)
-            thread = threading.Thread(target=self._run, args=arguments, name="skpt-task", daemon=True)
-            thread.rendezvous = self
-            thread.start()
-
+        start = _Start(self, partial(CallersContext().run, function), future, callback, call)
         with self._changed:
             self._n_unfinished += 1
             if call is not None:
@@ -221,8 +228,15 @@ class Rendezvous:
         self._n_started += 1
         self._grant(start)
 
-    def _run(self, function: Callable[[], object], future: Future, callback, call: InnerCall | None) -> None:
+    def _run(self, start: _Start | None) -> None:
+        """Run a task, and then those that have not begun when their turn comes: to start a thread takes 0.1 ms."""
         _local.rendezvous = self
+        while start is not None:
+            start = self._run_one(start.function, start.future, start.callback, start.call)
+
+    def _run_one(self, function: Callable[[], object], future: Future, callback, call: InnerCall | None) -> _Start | None:
+        """Run a task; give the one that has its turn next, if it has not begun."""
+        is_over = False
         try:
             try:
                 self._begin_turn()
@@ -234,6 +248,7 @@ class Rendezvous:
                 future.set_result(result)
             if callback is not None:
                 callback(future)
+            is_over = True
         finally:
             with self._changed:
                 self._n_unfinished -= 1
@@ -246,11 +261,21 @@ class Rendezvous:
                     if call.n_pending == 0 or has_failed:
                         call.is_over.set()
                 self._n_active -= 1
-                self._give_turn()
+                following = self._take_start() if is_over else None
+                if following is None:
+                    self._give_turn()
                 self._stop_started()
                 self._tell_coordinator()
                 if self._n_unfinished == 0 or has_failed:
                     self._changed.notify_all()
+        return following
+
+    def _take_start(self) -> _Start | None:
+        """Take the task whose turn is next, and that has not begun, into the running thread, which keeps its turn."""
+        if not getattr(_local, "runs", False) or not self._turns or not isinstance(self._turns[0], _Start):
+            return None
+        _local.runs = False
+        return self._turns.popleft()
 
     def wait(self) -> None:
         """Wait until all tasks have ended, or one has failed."""

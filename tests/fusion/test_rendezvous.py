@@ -250,6 +250,23 @@ def test_tasks_may_fit_while_they_hold_a_lock(n_threads):
     assert_no_thread_is_left()
 
 
+def test_tasks_that_never_wait_share_a_thread():
+    """To start one takes longer than a small task."""
+    all_are_there = threading.Event()
+
+    def first():
+        all_are_there.wait(10)
+        return threading.get_ident()
+
+    rendezvous = Rendezvous(n_threads=1, memory_limit=1 << 30)
+    with rendezvous.dispatching():
+        futures = [rendezvous.submit(first), *(rendezvous.submit(threading.get_ident) for _ in range(100))]
+        all_are_there.set()
+    assert len({future.result(10) for future in futures}) == 1
+    rendezvous.close()
+    assert_no_thread_is_left()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded")
 def test_a_process_forked_from_a_task_trains_alone():
