@@ -79,6 +79,7 @@ from skpt.training.job import TrainingJob, loss_of_zeros
 from skpt.training.ladder import TrainingLadder
 from skpt.training.monitor import Monitor, warn_if_still_falling, warn_if_useless
 from skpt.training.optimizers import PendingOptimizer, build_optimizer, find_optimizer
+from skpt.training.precision import single_precision
 from skpt.training.randomness import RandomStreams, borrowed_global_generator, draw_seed
 from skpt.training.reporter import EpochReporter, PendingHistory
 from skpt.training.rows import hold_out, merge_equal_rows
@@ -530,7 +531,8 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         before = vars(self).copy()
         split = self.streams_.split.get_state() if "streams_" in before and self.early_stopping else None
         try:
-            yield
+            with single_precision():
+                yield
         except BaseException:
             if split is not None:
                 before["streams_"].split.set_state(split)
@@ -541,7 +543,8 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     def _restored_if_untrained(self, before: dict[str, Any], *, new: bool) -> Iterator[None]:
         """Leave the estimator as it was, rather than with random weights, if a new network fails in its first epoch."""
         try:
-            yield
+            with single_precision():
+                yield
         except DivergedError:
             raise
         except Exception:
@@ -1232,7 +1235,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         X = self._encoded(self._read_for_prediction(X))
         self._set_training(training)
         try:
-            with torch.set_grad_enabled(training):
+            with torch.set_grad_enabled(training), single_precision():
                 for outputs in self.outputs_of(X, rows_at_a_time(X)):
                     yield to_device(outputs, device)
         finally:

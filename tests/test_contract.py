@@ -133,6 +133,36 @@ def test_is_a_skorch_net(estimator):
     assert all(duration >= 0 for duration in net.history[:, "dur"])
 
 
+@pytest.fixture
+def double_by_default():
+    before = torch.get_default_dtype()
+    yield lambda: torch.set_default_dtype(torch.float64)
+    torch.set_default_dtype(before)
+
+
+@each_estimator
+@pytest.mark.parametrize("ladder", [False, True])
+def test_torchs_default_precision_changes_nothing(estimator, ladder, double_by_default, tmp_path):
+    """Libraries of Gaussian processes ask for float64 for the whole program."""
+    X, y = make_data(estimator)
+    callbacks = [("nothing", Callback())] if ladder else None
+    net = quick(estimator, callbacks=callbacks).fit(X, y)
+    expected, outputs = net.predict(X), net.forward(X).numpy()
+    double_by_default()
+    same = quick(estimator, callbacks=callbacks).fit(X, y)
+    close = {"rtol": 1e-5, "atol": 1e-5 * np.abs(outputs).max()}
+    np.testing.assert_allclose(same.forward(X).numpy(), outputs, **close)
+    np.testing.assert_array_equal(net.predict(X), expected)
+    same.partial_fit(X, y).save_params(tmp_path / "weights")
+    fresh = quick(estimator)
+    fresh.load_params(tmp_path / "weights")
+    np.testing.assert_array_equal(fresh.predict(X), same.predict(X))
+    np.testing.assert_allclose(fresh.forward(X).numpy(), same.forward(X).numpy())
+    fresh.initialize()
+    assert all(p.dtype == torch.float32 for p in fresh.module_.parameters())
+    assert torch.get_default_dtype() == torch.float64
+
+
 @each_estimator
 def test_threads_may_predict_at_once(estimator):
     X, y = make_data(estimator)
