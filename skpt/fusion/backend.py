@@ -29,6 +29,9 @@ __all__ = ["FusedBackend"]
 _IDLE_WORKERS: dict[tuple[int, int], list[ProcessPoolExecutor]] = {}
 _SECONDS_IDLE = 300
 
+# The rendezvous of shares that an executor runs in this process, with their call, which tells them when it was given up.
+_RUNNING_HERE: set[tuple[tuple[int, int], Rendezvous]] = set()
+
 # How many tasks joblib hands over at once; more wait until some have ended.
 WIDTH = 512
 DEFAULT_MEMORY_LIMIT = 1 << 30
@@ -200,6 +203,7 @@ class _ProcessesCall:
         self.n_processes = n_processes
         self.executor = executor or self._idle_workers()
         self.settings = (n_threads or max(1, cpu_count() // n_processes), memory_limit)
+        self.key = (os.getpid(), id(self))
         self.report = FusionReport()
         self.started = time.perf_counter()
         self.collected: list[tuple[Callable, Future]] = []
@@ -241,7 +245,7 @@ class _ProcessesCall:
             tasks, self.collected = self.collected, []
         shares = [tasks[i :: self.n_processes] for i in range(self.n_processes)]
         for share in filter(None, shares):
-            carried = self.executor.submit(_run_share, [func for func, _ in share], *self.settings)
+            carried = self.executor.submit(_run_share, [func for func, _ in share], *self.settings, self.key)
             with self.lock:
                 self.under_way.append(carried)
             carried.add_done_callback(lambda done, share=share: self._take_back(done, share))
@@ -274,6 +278,9 @@ class _ProcessesCall:
             self.changed.notify_all()
         for carried in self.under_way:
             carried.cancel()
+        for call, rendezvous in list(_RUNNING_HERE):
+            if call == self.key:
+                rendezvous.cancel()
         if self.own:
             self.executor.shutdown(wait=False, kill_workers=True)
 
@@ -287,12 +294,15 @@ class _ProcessesCall:
         set_last_report(self.report)
 
 
-def _run_share(functions: list[Callable], n_threads: int, memory_limit: int) -> tuple[list, FusionReport]:
-    """Run tasks in a worker process; give outcomes and a report."""
+def _run_share(
+    functions: list[Callable], n_threads: int, memory_limit: int, call: tuple[int, int]
+) -> tuple[list, FusionReport]:
+    """Run tasks in a worker process, or in a thread of this one; give outcomes and a report."""
     before = torch.get_num_threads()
     if os.environ.get("OMP_NUM_THREADS") is None:
         torch.set_num_threads(n_threads)
     rendezvous = Rendezvous(n_threads, memory_limit)
+    _RUNNING_HERE.add((call, rendezvous))
     try:
         with rendezvous.dispatching():
             futures = [rendezvous.submit(function) for function in functions]
@@ -301,6 +311,7 @@ def _run_share(functions: list[Callable], n_threads: int, memory_limit: int) -> 
             error = future.exception()
             outcomes.append((False, error) if error is not None else (True, future.result()))
     finally:
+        _RUNNING_HERE.discard((call, rendezvous))
         report = rendezvous.close()
         torch.set_num_threads(before)
     return outcomes, report

@@ -16,7 +16,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
 
@@ -181,7 +181,6 @@ class Rendezvous:
         self._closed = False
         self.process = os.getpid()
         self._started = time.perf_counter()
-        self._trainers = ThreadPoolExecutor(n_threads, thread_name_prefix="skpt-trainer")
         self._coordinator = threading.Thread(target=self._coordinate, name="skpt-rendezvous", daemon=True)
         self._coordinator.start()
 
@@ -458,9 +457,7 @@ class Rendezvous:
         by_job = {id(ticket.job): ticket for ticket in tickets}
         try:
             groups = make_groups([ticket.job for ticket in tickets], self.n_threads, self.memory_limit)
-            futures = [self._trainers.submit(self._train_group, [by_job[id(job)] for job in group]) for group in groups]
-            for future in futures:
-                future.result()
+            self._train_groups([[by_job[id(job)] for job in group] for group in groups])
         except BaseException as error:  # a fault of ours must not leave tasks waiting for ever
             _log.exception("a stack failed")
             ends_all = not isinstance(error, Exception)  # as if the user had interrupted
@@ -469,6 +466,32 @@ class Rendezvous:
                     ticket.job.error = error if ends_all else RuntimeError(f"training failed: {error!r}")
         self.report.seconds_training += time.perf_counter() - started
         self._release(tickets, at_once=at_once)
+
+    def _train_groups(self, groups: list[list[_Ticket]]) -> None:
+        """Train stacks, `n_threads` at a time, one of them in this thread."""
+        queue, errors = deque(groups), []
+
+        def work() -> None:
+            try:
+                while True:
+                    try:
+                        group = queue.popleft()
+                    except IndexError:
+                        return
+                    self._train_group(group)
+            except BaseException as error:
+                errors.append(error)
+
+        others = [
+            threading.Thread(target=work, name="skpt-trainer", daemon=True) for _ in range(min(self.n_threads, len(groups)) - 1)
+        ]
+        for thread in others:
+            thread.start()
+        work()
+        for thread in others:
+            thread.join()
+        if errors:
+            raise errors[0]
 
     def _train_group(self, tickets: list[_Ticket]) -> None:
         started = time.perf_counter()
@@ -518,7 +541,6 @@ class Rendezvous:
         self._closed = True
         self.cancel()  # an inner call that failed may have left tasks whose results nobody takes
         self._coordinator.join()
-        self._trainers.shutdown(wait=True)
         self._join_tasks()
         self.report.seconds_total = time.perf_counter() - self._started
         return self.report

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -232,6 +233,32 @@ def test_an_executor_of_threads():
     with ThreadPoolExecutor(2) as executor:
         check_search_in_workers(executor=executor)
     assert torch.get_num_threads() == before
+
+
+def test_shares_in_threads_of_an_executor_end_when_the_call_is_given_up():
+    began = threading.Event()
+
+    def fails():
+        began.wait(10)
+        raise ZeroDivisionError
+
+    def trains():
+        began.set()
+        return regressor(max_epochs=10**7).fit(X, y)
+
+    tasks = [delayed(fails)(), delayed(trains)()]  # one for each share
+    with ThreadPoolExecutor(2) as executor, pytest.raises(ZeroDivisionError):
+        within(30, lambda: fused(lambda: Parallel()(tasks), executor=executor))
+    assert not backend_module._RUNNING_HERE
+    assert_no_thread_is_left()
+
+
+@pytest.mark.slow  # new worker processes take seconds
+def test_worker_processes_are_not_those_of_joblib():
+    search = GridSearchCV(regressor(), {"lr": [0.01, 0.1]}, cv=2)
+    fused(lambda: search.fit(X, y), n_jobs=2)
+    assert Parallel(n_jobs=2)(delayed(pow)(i, 2) for i in range(4)) == [0, 1, 4, 9]
+    fused(lambda: search.fit(X, y), n_jobs=2)
 
 
 def test_failures_in_worker_processes_stay_their_own():
