@@ -249,7 +249,7 @@ class Stack:
                 layer.needs_input_grad = False
         self.backward_layers = self.layers[self.first :][::-1]
         self.norms = [layer for layer in self.layers if isinstance(layer, StackedBatchNorm)]
-        self.kept = [t.clone() for t in self._changing()]
+        self.kept, self.kept_before = ([t.clone() for t in self._changing()] for _ in range(2))  # of the last two epochs
         self.loss = StackedLoss(self.jobs[0].criterion, children[0][last].out_features)
 
     def _read_optimizers(self) -> dict[str, list[Tensor]]:
@@ -476,12 +476,24 @@ class Stack:
     def _keep(self, losses: Tensor) -> None:
         """Remember the weights of models whose losses so far, (n_epochs, n_batches, n_models), are finite."""
         if math.isfinite(losses.sum().item()):
-            for kept, tensor in zip(self.kept, self._changing(), strict=True):
-                kept.copy_(tensor)
+            self._keep_all()
             return
         for m in torch.isfinite(losses).flatten(0, 1).all(0).nonzero().flatten().tolist():
-            for kept, tensor in zip(self._of_model(m, self.kept), self._of_model(m, self._changing()), strict=True):
+            generations = (self._of_models(m, tensors) for tensors in (self.kept_before, self.kept, self._changing()))
+            for before, kept, tensor in zip(*generations, strict=True):
+                before.copy_(kept)
                 kept.copy_(tensor)
+
+    def _keep_all(self) -> None:
+        """Remember the weights of all models."""
+        self.kept, self.kept_before = self.kept_before, self.kept
+        for kept, tensor in zip(self.kept, self._changing(), strict=True):
+            kept.copy_(tensor)
+
+    def _last_finite(self, m: int) -> list[Tensor]:
+        """What was kept of model m: of the epoch before the last where the last step of that one was too long already."""
+        last = self._of_models(m, self.kept)
+        return last if all(bool(torch.isfinite(t).all()) for t in last) else self._of_models(m, self.kept_before)
 
     def _n_epochs_at_once(self) -> int:
         if any(job.valid or job.schedule or job.after_epoch for job in self.jobs):
@@ -599,7 +611,7 @@ class Stack:
                     done.append(m)
             except DivergedError as error:
                 job.error = error
-                for tensor, kept in zip(self._of_model(m, self._changing()), self._of_model(m, self.kept), strict=True):
+                for tensor, kept in zip(self._of_models(m, self._changing()), self._last_finite(m), strict=True):
                     tensor.copy_(kept)
                 done.append(m)
             except Exception as error:  # of a callback, say: the others train on
@@ -607,8 +619,7 @@ class Stack:
                 done.append(m)
         if done:
             self._finish(done)
-        for kept, tensor in zip(self.kept, self._changing(), strict=True):
-            kept.copy_(tensor)
+        self._keep_all()
 
     def _raise_divergence(self, m: int, losses: np.ndarray, means: list[float], lr: float, seconds: float) -> None:
         for epoch, batch_losses in enumerate(losses.tolist()):
@@ -631,23 +642,23 @@ class Stack:
         is_best, stop = job.monitor.update(train_loss, valid_loss, seconds)
         self.rates[m].after_epoch(train_loss, valid_loss)
         if is_best and job.monitor.early_stopping:
-            self.best[m] = [t.clone() for t in self._of_model(m, self._changing())]
+            self.best[m] = [t.clone() for t in self._of_models(m, self._changing())]
         if job.after_epoch is not None:
             self._store_weights(m)
             self._move_generators()
             job.after_epoch()
         return stop
 
-    def _of_model(self, m: int, tensors: list[Tensor]) -> list[Tensor]:
-        """Views of what belongs to model m."""
+    def _of_models(self, models: int | list[int] | slice, tensors: list[Tensor]) -> list[Tensor]:
+        """What belongs to some models; views, or copies for a list of models."""
         params, *buffers = tensors
-        return [block[m] for block in self.layout.blocks(params)] + [buffer[m] for buffer in buffers]
+        return [block[models] for block in self.layout.blocks(params)] + [buffer[models] for buffer in buffers]
 
     def _finish(self, done: list[int]) -> None:
         """Give the results of some jobs back, and train on without them."""
         for m in done:
             if self.best[m] is not None:
-                for tensor, best in zip(self._of_model(m, self._changing()), self.best[m], strict=True):
+                for tensor, best in zip(self._of_models(m, self._changing()), self.best[m], strict=True):
                     tensor.copy_(best)
             self._store_weights(m)
             self._store_optimizer(m)
@@ -661,12 +672,14 @@ class Stack:
         for norm in self.norms:
             for m in keep:
                 norm.store(m)
-        weights = [block[keep] for block in self.blocks]
+        weights, kept = [block[keep] for block in self.blocks], self._of_models(keep, self.kept)
         states = {name: [b[keep] for b in self.layout.blocks(flat)] for name, flat in self.optimizer.state.items()}
         for name in ("jobs", "params_of", "rates", "epochs", "best"):
             of_models = getattr(self, name)
             setattr(self, name, [of_models[m] for m in keep])
         self._load_weights(weights)
+        for tensor, values in zip(self._of_models(slice(None), self.kept), kept, strict=True):
+            tensor.copy_(values)
         self._load_optimizer(states, self.optimizer.n_steps)
         self._load_rows()
 

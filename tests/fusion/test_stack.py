@@ -506,6 +506,17 @@ def test_who_cannot_be_stacked_says_why(what):
     assert why_not_stacked(job) == what
 
 
+def test_what_is_kept_of_a_model_that_diverges_is_finite():
+    """Also where the last step of an epoch went too far, which no loss of that epoch tells."""
+    settings = {"criterion": "cross_entropy", "activation": "relu", "batch_norm": True, "batch_size": 37, "max_epochs": 20}
+    jobs = [make_job(k, lr=10.0 ** (k / 4), **settings) for k in range(152)]
+    train_stack(jobs)
+    diverged = [job for job in jobs if job.error is not None]
+    assert len(diverged) > 10 and all(isinstance(job.error, DivergedError) for job in diverged)
+    for job in jobs:
+        assert all(bool(torch.isfinite(p).all()) for p in job.module.parameters())
+
+
 class Tripled(MLPModule):
     """With a forward pass of its own."""
 
