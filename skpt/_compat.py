@@ -1,5 +1,6 @@
 """The private names of other libraries that skpt uses, in one place."""
 
+import warnings
 from collections.abc import Callable
 from functools import cache
 
@@ -35,6 +36,7 @@ __all__ = [
     "n_function_modes",
     "safe_indexing",
     "validate_parameter_constraints",
+    "who_shows_warnings",
 ]
 
 
@@ -49,6 +51,11 @@ def complete_optimizer(optimizer: Optimizer) -> None:
     if isinstance(optimizer, LBFGS):
         optimizer._params = optimizer.param_groups[0]["params"]
         optimizer._numel_cache = None
+
+
+def who_shows_warnings() -> object:
+    """Give what takes the warnings that are shown: another one within ``warnings.catch_warnings(record=True)``."""
+    return getattr(warnings, "_showwarnmsg_impl", None)
 
 
 @cache

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from skpt.fusion.backend import FusedBackend
 from skpt.fusion.contexts import is_within_context_of_torch
-from skpt.fusion.rendezvous import current_rendezvous
+from skpt.fusion.rendezvous import Rendezvous, current_rendezvous
 from skpt.fusion.report import FusionReport, last_report
 from skpt.fusion.stack import train_stack, why_not_stacked
 from skpt.training.job import TrainingJob
@@ -33,15 +33,24 @@ def train(job: TrainingJob) -> None:
         Changed in place. A failure is left in ``job.error``.
     """
     rendezvous = current_rendezvous()
-    if rendezvous is not None and is_within_context_of_torch():
-        _log.debug("%s is not stacked with others: a context of torch's", job.owner)
-        note_alone("a context of torch's")
-        rendezvous = None
+    if rendezvous is not None:
+        reason = _why_at_once(rendezvous)
+        if reason is not None:
+            _log.debug("%s is not stacked with others: %s", job.owner, reason)
+            note_alone(reason)
+            rendezvous = None
     if rendezvous is None:
         with threads_for(job):
             train_stack([job])
     else:
         rendezvous.train(job)
+
+
+def _why_at_once(rendezvous: Rendezvous) -> str | None:
+    """Say why a fit cannot wait for others and train in another thread."""
+    if is_within_context_of_torch():
+        return "a context of torch's"
+    return "a context of warnings" if rendezvous.warnings.differ_now() else None
 
 
 def note_alone(reason: str) -> Callable[[], None] | None:

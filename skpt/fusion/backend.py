@@ -19,6 +19,7 @@ from joblib import cpu_count, register_parallel_backend
 from joblib.externals.loky import ProcessPoolExecutor
 from joblib.parallel import ParallelBackendBase, get_active_backend
 
+from skpt.fusion.contexts import CallersWarnings
 from skpt.fusion.rendezvous import InnerCall, Rendezvous, current_rendezvous
 from skpt.fusion.report import FusionReport, set_last_report
 
@@ -204,6 +205,7 @@ class _ProcessesCall:
         self.executor = executor or self._idle_workers()
         self.settings = (n_threads or max(1, cpu_count() // n_processes), memory_limit)
         self.key = (os.getpid(), id(self))
+        self.errors = CallersWarnings().errors
         self.report = FusionReport()
         self.started = time.perf_counter()
         self.collected: list[tuple[Callable, Future]] = []
@@ -245,7 +247,7 @@ class _ProcessesCall:
             tasks, self.collected = self.collected, []
         shares = [tasks[i :: self.n_processes] for i in range(self.n_processes)]
         for share in filter(None, shares):
-            carried = self.executor.submit(_run_share, [func for func, _ in share], *self.settings, self.key)
+            carried = self.executor.submit(_run_share, [func for func, _ in share], *self.settings, self.key, self.errors)
             with self.lock:
                 self.under_way.append(carried)
             carried.add_done_callback(lambda done, share=share: self._take_back(done, share))
@@ -295,13 +297,14 @@ class _ProcessesCall:
 
 
 def _run_share(
-    functions: list[Callable], n_threads: int, memory_limit: int, call: tuple[int, int]
+    functions: list[Callable], n_threads: int, memory_limit: int, call: tuple[int, int], errors: set[tuple]
 ) -> tuple[list, FusionReport]:
     """Run tasks in a worker process, or in a thread of this one; give outcomes and a report."""
     before = torch.get_num_threads()
     if os.environ.get("OMP_NUM_THREADS") is None:
         torch.set_num_threads(n_threads)
     rendezvous = Rendezvous(n_threads, memory_limit)
+    rendezvous.warnings.errors |= errors  # scikit-learn sets the caller's filters in its tasks
     _RUNNING_HERE.add((call, rendezvous))
     try:
         with rendezvous.dispatching():

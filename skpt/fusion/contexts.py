@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import TypeVar
@@ -10,9 +11,9 @@ from typing import TypeVar
 import sklearn
 import torch
 
-from skpt._compat import n_function_modes
+from skpt._compat import n_function_modes, who_shows_warnings
 
-__all__ = ["CallersContext", "is_within_context_of_torch"]
+__all__ = ["CallersContext", "CallersWarnings", "is_within_context_of_torch"]
 
 _DEVICES = ("cpu", "cuda")
 
@@ -63,6 +64,26 @@ class CallersContext:
                 stack.enter_context(torch.inference_mode())
             stack.enter_context(torch.set_grad_enabled(self.needs_grad))
             return function()
+
+
+class CallersWarnings:
+    """What becomes of warnings in the thread that makes this."""
+
+    def __init__(self):
+        self.errors, self.shown_by = _errors(), who_shows_warnings()
+
+    def differ_now(self) -> bool:
+        """Say whether a warning would be recorded or raised now that would not have been then.
+
+        Python keeps filters for the whole process: who waits within ``catch_warnings`` changes them for others.
+        """
+        return who_shows_warnings() is not self.shown_by or not _errors() <= self.errors
+
+
+def _errors() -> set[tuple]:
+    """The filters that make errors, and how many come after each: new ones come first."""
+    filters = list(warnings.filters)
+    return {(len(filters) - i, *map(str, entry)) for i, entry in enumerate(filters) if entry[0] == "error"}
 
 
 def is_within_context_of_torch() -> bool:

@@ -23,7 +23,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from skpt.fusion.contexts import CallersContext
+from skpt.fusion.contexts import CallersContext, CallersWarnings
 from skpt.fusion.grouping import describe, make_groups
 from skpt.fusion.report import FusionReport, Group
 from skpt.fusion.stack import train_stack
@@ -180,6 +180,7 @@ class Rendezvous:
         self._waiting: list[_Ticket] = []
         self._closed = False
         self.process = os.getpid()
+        self.warnings = CallersWarnings()
         self._started = time.perf_counter()
         self._coordinator = threading.Thread(target=self._coordinate, name="skpt-rendezvous", daemon=True)
         self._coordinator.start()

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+import warnings
 from functools import partial
 
 import numpy as np
@@ -17,6 +18,7 @@ from skorch.callbacks import Callback
 
 import skpt.fusion.rendezvous as rendezvous_module
 from skpt import LinearRegressor, MLPRegressor
+from skpt.exceptions import NotConvergedWarning
 from skpt.fusion import last_report
 from skpt.fusion.rendezvous import Cancelled, Rendezvous, current_rendezvous
 from tests.fusion.comparison import assert_no_thread_is_left, assert_same_nets, fit_alone_and_fused, fused, within
@@ -383,6 +385,32 @@ def test_what_the_caller_has_set_holds_in_its_tasks(context):
     assert found == [[expected] * 2] * 3
     assert settings() == outside
     assert fused(lambda: Parallel()([delayed(settings)()]))[0] == [outside]
+
+
+@pytest.mark.parametrize("record", [False, True])
+def test_who_catches_warnings_does_so_for_its_own_fit(record):
+    """Python's filters are the process's: who waited within them would change them for all others."""
+
+    def attempt(i):
+        if i != 1:
+            return fit(lr=1e-3, max_epochs=30, optimizer="sgd")
+        with warnings.catch_warnings(record=record) as caught:
+            warnings.simplefilter("always" if record else "error")
+            try:
+                fit(lr=1e-3, max_epochs=30, optimizer="sgd")
+            except NotConvergedWarning as warning:
+                return [type(warning)]
+            return [each.category for each in caught]
+
+    def run():
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return Parallel()(delayed(attempt)(i) for i in range(4))
+
+    found, report = fused(run, inner_max_num_threads=1)
+    assert found[1] == [NotConvergedWarning]
+    assert all(isinstance(net, LinearRegressor) for i, net in enumerate(found) if i != 1)
+    assert report.not_fused == {"a context of warnings": 1} and report.n_jobs == 3
 
 
 def test_epochs_are_told_under_the_settings_of_the_fit():
