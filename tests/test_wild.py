@@ -20,7 +20,9 @@ from skpt import (
     LinearRegressor,
     MLPClassifier,
     MLPRegressor,
+    MultiTaskEstimator,
     RNNRegressor,
+    Seq2SeqRegressor,
     TCNRegressor,
     TransformerRegressor,
 )
@@ -302,7 +304,10 @@ def test_values_that_a_collate_fn_changes_are_the_values(estimator):
     assert net.score(valid) == pytest.approx(plain.score(changed[90:], y[90:]), abs=1e-4)
 
 
-@pytest.mark.parametrize("estimator", [MLPRegressor, MLPClassifier, CNNClassifier], ids=lambda e: e.__name__)
+READ_ONCE = [MLPRegressor, MLPClassifier, CNNClassifier, Seq2SeqRegressor, MultiTaskEstimator]
+
+
+@pytest.mark.parametrize("estimator", READ_ONCE, ids=lambda e: e.__name__)
 @pytest.mark.parametrize("lazy", [False, True], ids=["in memory", "in place"])
 @pytest.mark.parametrize("known", [False, True], ids=["targets read", "targets known"])
 def test_each_item_is_read_once_to_predict_and_to_score(estimator, lazy, known, monkeypatch):

@@ -451,8 +451,9 @@ class MultiTaskEstimator(BranchedNet):
             The accuracy of a task with classes, R2 of one with numbers.
         """
         check_is_fitted(self)
-        outputs, (_, y) = self._outputs(X), unpack(X, y)
-        labels, _ = read_labels(y, self.target_.form, type(self).__name__, may_lack=self.missing_labels == "ignore")
+        X, targets = unpack(X, y, targets="later")
+        outputs = self._outputs(X)
+        labels, _ = read_labels(targets(), self.target_.form, type(self).__name__, may_lack=self.missing_labels == "ignore")
         check_consistent_length(outputs, labels)
         if sample_weight is not None:
             sample_weight = check_sample_weight(sample_weight, outputs, dtype=np.float64, ensure_non_negative=True)

@@ -425,11 +425,9 @@ class Seq2SeqRegressor(_Recurrent, NetRegressor):
         float
             One for a perfect prediction, zero for the mean of y at each step.
         """
-        y = unpack(X, None)[1] if y is None else y
+        X, targets = unpack(X, y, targets="later")
         predicted = self.predict(X)
-        if np.shape(y) != predicted.shape:
-            raise InvalidInputError(
-                f"y of {type(self).__name__} must have the shape of its predictions, {predicted.shape}. Got {np.shape(y)}."
-            )
-        y, predicted = (np.asarray(each).reshape(len(each), -1) for each in (y, predicted))
+        y = np.asarray(targets())
+        self.target_.check(y)
+        y, predicted = (each.reshape(len(each), -1) for each in (y, predicted))
         return float(r2_score(y, predicted, sample_weight=sample_weight))
