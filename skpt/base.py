@@ -311,8 +311,8 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         return {name[len(prefix) :]: value for name, value in vars(self).items() if name.startswith(prefix)}
 
     def __setattr__(self, name: str, value) -> None:
-        # skorch registers what is a module or an optimizer; whatever else need not pay for its questions.
-        if isinstance(value, (nn.Module, torch.optim.Optimizer)):
+        # skorch registers what is a module or an optimizer, and no parameter; whatever else need not pay for its questions.
+        if isinstance(value, (nn.Module, torch.optim.Optimizer)) and name not in self._names:
             super().__setattr__(name, value)
         else:
             object.__setattr__(self, name, value)

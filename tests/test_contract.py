@@ -163,6 +163,18 @@ def test_torchs_default_precision_changes_nothing(estimator, ladder, double_by_d
     assert torch.get_default_dtype() == torch.float64
 
 
+@each_classifier
+def test_a_parameter_may_be_set_to_a_module_by_hand(estimator):
+    X, y = make_data(estimator)
+    net = quick(estimator).fit(X, y)
+    net.criterion = nn.CrossEntropyLoss(reduction="none")
+    if "augment" in net.get_params():
+        net.augment = nn.Identity()
+    net.fit(X, y)
+    assert net.criterion_ is net.criterion
+    assert "criterion" in net.get_params() and clone(net).fit(X, y).n_iter_ == net.n_iter_
+
+
 @each_estimator
 def test_threads_may_predict_at_once(estimator):
     X, y = make_data(estimator)
