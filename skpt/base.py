@@ -1183,7 +1183,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             else:
                 _log.debug("%s is not stacked: %s", type(self).__name__, reason)
                 job.check = note_alone(reason)
-                self.climb(job, X, y, datasets, reporter)
+                self.climb(job, X, np.asarray(y) if isinstance(y, (list, tuple)) else y, datasets, reporter)
         finally:
             reporter.leave_history()
             self._take_over(job, reporter.epochs.n_before)
@@ -1500,15 +1500,19 @@ class NetRegressor(NetEstimator, NeuralNetRegressor):
             y = _numbers_of_text(y, type(self).__name__)
         return super()._read_X_y(X, y, reset=reset)
 
+    def _read_training(self, X, y, sample_weight, *, reset: bool, classes=None) -> _Rows:
+        rows = super()._read_training(X, y, sample_weight, reset=reset, classes=classes)
+        criterion = self._find_criterion()
+        if reset and is_of_counts(criterion):
+            self.target_.expect_counts(rows.y, build_criterion(criterion, self.get_params_for("criterion")))
+        return rows
+
     def _make_target(self, y: np.ndarray, classes) -> NumericTarget:
         return NumericTarget.from_y(y)
 
     def _learn_scales(self, data: _Rows) -> None:
         super()._learn_scales(data)
-        criterion = self._find_criterion()
-        if is_of_counts(criterion):
-            self.target_.expect_counts(data.y, build_criterion(criterion, self.get_params_for("criterion")))
-        elif self.standardize_target:
+        if self._standardizes_target():
             self.target_.standardize(data.y, data.weight)
 
     def _standardizes_target(self) -> bool:

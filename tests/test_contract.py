@@ -1691,7 +1691,10 @@ def test_lists_are_as_good_as_arrays_for_callbacks(estimator):
         return 0.0
 
     callbacks = [("score", EpochScoring(score, use_caching=False, name="scored"))]
-    nets = [quick(estimator, callbacks=callbacks, early_stopping=True).fit(rows, y) for rows in (X, X.tolist())]
+    nets = [
+        quick(estimator, callbacks=callbacks, early_stopping=True).fit(rows, labels)
+        for rows, labels in ((X, y), (X.tolist(), list(y)))
+    ]
     assert_same_weights(*nets)
     assert len(lengths) == 8 and len(set(lengths)) == 1 and lengths[0][0] == lengths[0][1] < len(X)
 
@@ -1739,7 +1742,13 @@ def test_counts_are_predicted_as_rates(estimator, n_outputs, tmp_path):
     fresh = quick(estimator, **parameters)
     fresh.load_params(tmp_path / "weights")
     np.testing.assert_array_equal(net.predict(X), fresh.predict(X))
-    assert_unchanged_by(net, InvalidInputError, lambda: net.fit(X, counts - 1000), "y must not be negative")
+    for again in (net.fit, net.partial_fit, lambda X, y: net.fit(X, counts, X_val=X, y_val=y), fresh.partial_fit):
+        with pytest.raises(InvalidInputError, match="y must not be negative"):
+            again(X, counts - 1000)
+    older = copy.deepcopy(quick(estimator).fit(X, y))
+    for target in getattr(older.target_, "targets", {"y": older.target_}).values():
+        del target.__dict__["log_link"], target.__dict__["of_counts"]  # as in a pickle of before there were counts
+    assert np.array_equal(older.predict(X), quick(estimator).fit(X, y).predict(X))
 
 
 @each_regressor

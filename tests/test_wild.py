@@ -345,6 +345,11 @@ def test_an_iterator_of_the_users_takes_the_order_of_rows_in_memory(arguments):
     for given in ((X, y), (Items(X, y), None)):
         net = quick(MLPRegressor, **arguments, iterator_train=DataLoader, **workers).fit(*given)
         assert_equal_nets(net.partial_fit(*given), plain)
+    valid = {"X_val": X[::3], "y_val": y[::3]}
+    by_loader, in_memory = (
+        quick(MLPRegressor, **arguments, **loader).fit(X, y, **valid) for loader in ({"iterator_valid": DataLoader}, {})
+    )
+    np.testing.assert_allclose(by_loader.loss_curve_, in_memory.loss_curve_, rtol=1e-5)
     resized = quick(MLPRegressor, iterator_train=DataLoader, iterator_train__batch_size=50).fit(X, y)
     assert_equal_nets(resized, quick(MLPRegressor, batch_size=50).fit(X, y))
 

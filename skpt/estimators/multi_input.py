@@ -20,7 +20,7 @@ from skpt.exceptions import InvalidInputError, UnknownParameterError, nearest_na
 from skpt.modules.layers import ACTIVATIONS, INITIALIZATIONS
 from skpt.modules.multi_input import BranchModule, MultiInputModule
 from skpt.training.fields import Fields, as_numpy, is_dict, stacked
-from skpt.training.sequences import is_ragged
+from skpt.training.sequences import is_list_of_sequences, is_ragged
 from skpt.training.sources import RowSource
 from skpt.training.transfer import unwrapped
 
@@ -385,7 +385,7 @@ def _default_for(state: dict[str, Any]) -> Branch:
 def _field_of(X: Mapping, key: str):
     """One input of a dict, one number a row as a column."""
     field = as_numpy(X[key])
-    return np.asarray(field).reshape(-1, 1) if not is_ragged(field) and np.ndim(field) == 1 else field
+    return np.asarray(field).reshape(-1, 1) if not is_list_of_sequences(field) and np.ndim(field) == 1 else field
 
 
 def _columns_of(X, positions: list[int] | None):

@@ -37,13 +37,15 @@ def train(job: TrainingJob) -> None:
         reason = _why_at_once(rendezvous)
         if reason is not None:
             _log.debug("%s is not stacked with others: %s", job.owner, reason)
-            note_alone(reason)
-            rendezvous = None
-    if rendezvous is None:
-        with threads_for(job):
-            train_stack([job])
-    else:
-        rendezvous.train(job)
+            rendezvous.note_alone(reason)
+            with threads_for(job):
+                train_stack([job], is_cancelled=lambda: rendezvous.cancelled)
+            rendezvous.check()
+        else:
+            rendezvous.train(job)
+        return
+    with threads_for(job):
+        train_stack([job])
 
 
 def _why_at_once(rendezvous: Rendezvous) -> str | None:

@@ -6,6 +6,7 @@ runs as a task of a `Rendezvous`. Only joblib's public interface for backends is
 
 from __future__ import annotations
 
+import itertools
 import os
 import threading
 import time
@@ -13,6 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager
+from weakref import WeakValueDictionary
 
 import torch
 from joblib import cpu_count, register_parallel_backend
@@ -30,8 +32,9 @@ __all__ = ["FusedBackend"]
 _IDLE_WORKERS: dict[tuple[int, int], list[ProcessPoolExecutor]] = {}
 _SECONDS_IDLE = 300
 
-# The rendezvous of shares that an executor runs in this process, with their call, which tells them when it was given up.
-_RUNNING_HERE: set[tuple[tuple[int, int], Rendezvous]] = set()
+# The calls of this process that have shares, by a number: an executor may run shares in threads of this process.
+_CALLS: WeakValueDictionary[tuple[int, int], _ProcessesCall] = WeakValueDictionary()
+_numbers = itertools.count()
 
 # How many tasks joblib hands over at once; more wait until some have ended.
 WIDTH = 512
@@ -204,7 +207,9 @@ class _ProcessesCall:
         self.n_processes = n_processes
         self.executor = executor or self._idle_workers()
         self.settings = (n_threads or max(1, cpu_count() // n_processes), memory_limit)
-        self.key = (os.getpid(), id(self))
+        self.key = (os.getpid(), next(_numbers))
+        self.running_here: set[Rendezvous] = set()
+        _CALLS[self.key] = self
         self.errors = CallersWarnings().errors
         self.report = FusionReport()
         self.started = time.perf_counter()
@@ -213,12 +218,14 @@ class _ProcessesCall:
         self.changed = threading.Condition(self.lock)
         self.n_back = 0
         self.under_way: list[Future] = []
-        self.has_failed = self.cancelled = self.is_broken = False
+        self.has_failed = self.cancelled = False
 
     def _idle_workers(self) -> ProcessPoolExecutor:
         try:
-            return _IDLE_WORKERS[os.getpid(), self.n_processes].pop()
-        except LookupError:
+            executor = _IDLE_WORKERS[os.getpid(), self.n_processes].pop()
+            executor.submit(int)  # raises if one of them has died
+            return executor
+        except (LookupError, RuntimeError):
             return ProcessPoolExecutor(self.n_processes, timeout=_SECONDS_IDLE)
 
     def submit(self, func, callback) -> Future:
@@ -259,7 +266,6 @@ class _ProcessesCall:
             outcomes, report = done.result()
             self.report.merge(report)
         except BaseException as error:
-            self.is_broken = True
             outcomes = [(False, error)] * len(share)
         try:
             for (_, future), (is_good, value) in zip(share, outcomes, strict=True):
@@ -280,24 +286,20 @@ class _ProcessesCall:
             self.changed.notify_all()
         for carried in self.under_way:
             carried.cancel()
-        for call, rendezvous in list(_RUNNING_HERE):
-            if call == self.key:
-                rendezvous.cancel()
+        for rendezvous in list(self.running_here):
+            rendezvous.cancel()
         if self.own:
             self.executor.shutdown(wait=False, kill_workers=True)
 
     def close(self) -> None:
         if self.own and not self.cancelled:
-            if self.is_broken:
-                self.executor.shutdown(wait=False, kill_workers=True)
-            else:
-                _IDLE_WORKERS.setdefault((os.getpid(), self.n_processes), []).append(self.executor)
+            _IDLE_WORKERS.setdefault((os.getpid(), self.n_processes), []).append(self.executor)
         self.report.seconds_total = time.perf_counter() - self.started
         set_last_report(self.report)
 
 
 def _run_share(
-    functions: list[Callable], n_threads: int, memory_limit: int, call: tuple[int, int], errors: set[tuple]
+    functions: list[Callable], n_threads: int, memory_limit: int, key: tuple[int, int], errors: set[tuple]
 ) -> tuple[list, FusionReport]:
     """Run tasks in a worker process, or in a thread of this one; give outcomes and a report."""
     before = torch.get_num_threads()
@@ -305,7 +307,11 @@ def _run_share(
         torch.set_num_threads(n_threads)
     rendezvous = Rendezvous(n_threads, memory_limit)
     rendezvous.warnings.errors |= errors  # scikit-learn sets the caller's filters in its tasks
-    _RUNNING_HERE.add((call, rendezvous))
+    call = _CALLS.get(key)
+    if call is not None:
+        call.running_here.add(rendezvous)
+        if call.cancelled:
+            rendezvous.cancel()
     try:
         with rendezvous.dispatching():
             futures = [rendezvous.submit(function) for function in functions]
@@ -314,7 +320,8 @@ def _run_share(
             error = future.exception()
             outcomes.append((False, error) if error is not None else (True, future.result()))
     finally:
-        _RUNNING_HERE.discard((call, rendezvous))
+        if call is not None:
+            call.running_here.discard(rendezvous)
         report = rendezvous.close()
         torch.set_num_threads(before)
     return outcomes, report

@@ -94,6 +94,7 @@ def is_within_context_of_torch() -> bool:
     bool
         What trains in such a context must do so in this thread.
     """
-    if torch.is_inference_mode_enabled() or n_function_modes():
+    n_own = torch.get_default_dtype() != torch.float32  # then a fit is within `single_precision`
+    if torch.is_inference_mode_enabled() or n_function_modes() > n_own:
         return True
     return any(map(torch.is_autocast_enabled, _DEVICES))

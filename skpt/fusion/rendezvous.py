@@ -17,7 +17,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import torch
@@ -28,6 +28,7 @@ from skpt.fusion.grouping import describe, make_groups
 from skpt.fusion.report import FusionReport, Group
 from skpt.fusion.stack import train_stack
 from skpt.training.job import TrainingJob
+from skpt.training.precision import single_precision
 from skpt.training.sources import RowSource
 from skpt.training.threads import one_thread
 
@@ -47,7 +48,8 @@ _GRACE = 1.0
 # A fit that diverged need not wait for those that it was stacked with.
 _SECONDS_BETWEEN_LOOKS = 0.1
 # Tasks that wait for something other than their training, a lock that a waiting task holds say, would do so for ever: where
-# nothing has changed for so long, and this share of it was not spent computing, what waits is trained without them.
+# nothing has changed for so long, and not even this share of it was spent computing, more tasks may run, and what waits is
+# trained without the others.
 _SECONDS_STILL = 0.5
 _SHARE_STILL = 0.05
 
@@ -87,6 +89,12 @@ class _Start:
     ):
         self.rendezvous, self.function, self.future, self.callback, self.call = rendezvous, function, future, callback, call
 
+    def take(self) -> tuple:
+        """Give what is to be run, and forget it: the thread remembers what it began with."""
+        taken = self.function, self.future, self.callback, self.call
+        self.function = self.future = self.callback = self.call = None
+        return taken
+
     def __call__(self) -> None:
         thread = threading.Thread(target=self.rendezvous._run, args=(self,), name="skpt-task", daemon=True)
         thread.rendezvous = self.rendezvous
@@ -107,7 +115,7 @@ class _Look:
             failed = [ticket for ticket in self.tickets if ticket.job.error is not None and not ticket.is_done]
             if failed:
                 self.rendezvous._release(failed)
-        return self.rendezvous.cancelled
+        return self.rendezvous.cancelled or self.rendezvous.is_ending
 
 
 class InnerCall:
@@ -179,6 +187,7 @@ class Rendezvous:
         self._queue: deque[Callable[[], None]] = deque()
         self._waiting: list[_Ticket] = []
         self._closed = False
+        self.is_ending = False  # somebody wants to end the program
         self.process = os.getpid()
         self.warnings = CallersWarnings()
         self._started = time.perf_counter()
@@ -232,7 +241,7 @@ class Rendezvous:
         """Run a task, and then those that have not begun when their turn comes: to start a thread takes 0.1 ms."""
         _local.rendezvous = self
         while start is not None:
-            start = self._run_one(start.function, start.future, start.callback, start.call)
+            start = self._run_one(*start.take())
 
     def _run_one(self, function: Callable[[], object], future: Future, callback, call: InnerCall | None) -> _Start | None:
         """Run a task; give the one that has its turn next, if it has not begun."""
@@ -272,7 +281,8 @@ class Rendezvous:
 
     def _take_start(self) -> _Start | None:
         """Take the task whose turn is next, and that has not begun, into the running thread, which keeps its turn."""
-        if not getattr(_local, "runs", False) or not self._turns or not isinstance(self._turns[0], _Start):
+        may_go_on = getattr(_local, "runs", False) and self._n_running <= self.n_threads
+        if not may_go_on or not self._turns or not isinstance(self._turns[0], _Start):
             return None
         _local.runs = False
         return self._turns.popleft()
@@ -307,11 +317,11 @@ class Rendezvous:
         self._most_started = most if self.report.n_jobs == 1 else min(self._most_started, most)
         self._start_queued()
 
-    def _grant(self, wake: Callable[[], None], *, at_once: bool = False) -> None:
-        """Wake a task, which has its turn then, as soon as fewer than `n_threads` run, or at once."""
+    def _grant(self, wake: Callable[[], None]) -> None:
+        """Wake a task, which has its turn then, as soon as fewer than `n_threads` run."""
         if self.cancelled:
             wake()
-        elif at_once or self._n_running < self.n_threads:
+        elif self._n_running < self.n_threads:
             self._n_running += 1
             wake()
         else:
@@ -335,10 +345,13 @@ class Rendezvous:
         if not getattr(_local, "runs", False):
             return
         _local.runs = False
-        if self._turns:
-            self._turns.popleft()()
-        else:
-            self._n_running -= 1
+        self._n_running -= 1
+        if self._turns and self._n_running < self.n_threads:
+            self._grant_next()
+
+    def _grant_next(self) -> None:
+        self._n_running += 1
+        self._turns.popleft()()
 
     def _tell_coordinator(self) -> None:
         """Wake the only one who waits for a change, if there may be something to train."""
@@ -425,15 +438,17 @@ class Rendezvous:
                 state = None
                 while not (self._closed or self.cancelled or (self._waiting and self._n_active == 0)):
                     before, state = state, self._state()
-                    if self._waiting and before is not None and self._is_still(before, state):
-                        break
+                    if before is not None and self._is_still(before, state):
+                        for _ in range(min(self.n_threads, len(self._turns))):  # those that run may wait for these
+                            self._grant_next()
+                        if self._waiting:
+                            break
                     self._changed.wait(_SECONDS_STILL)
-                is_stuck = self._n_active > 0
                 tickets, self._waiting = self._waiting, []
                 if self._closed or self.cancelled:
                     self._release(tickets)
                     return
-            self._train_all(tickets, at_once=is_stuck)
+            self._train_all(tickets)
 
     def _state(self) -> tuple[tuple, float, float]:
         """What changes where tasks go on, the seconds that this process has computed, and the time."""
@@ -445,15 +460,15 @@ class Rendezvous:
         seconds = now[2] - before[2]
         return now[0] == before[0] and seconds >= 0.9 * _SECONDS_STILL and now[1] - before[1] < _SHARE_STILL * seconds
 
-    def _release(self, tickets: list[_Ticket], *, at_once: bool = False) -> None:
+    def _release(self, tickets: list[_Ticket]) -> None:
         with self._changed:
             for ticket in tickets:
                 if not ticket.is_done:
                     ticket.is_done = True
                     self._n_active += 1
-                    self._grant(ticket.gate.release, at_once=at_once)
+                    self._grant(ticket.gate.release)
 
-    def _train_all(self, tickets: list[_Ticket], *, at_once: bool) -> None:
+    def _train_all(self, tickets: list[_Ticket]) -> None:
         started = time.perf_counter()
         by_job = {id(ticket.job): ticket for ticket in tickets}
         try:
@@ -466,7 +481,7 @@ class Rendezvous:
                 if ticket.job.error is None:
                     ticket.job.error = error if ends_all else RuntimeError(f"training failed: {error!r}")
         self.report.seconds_training += time.perf_counter() - started
-        self._release(tickets, at_once=at_once)
+        self._release(tickets)
 
     def _train_groups(self, groups: list[list[_Ticket]]) -> None:
         """Train stacks, `n_threads` at a time, one of them in this thread."""
@@ -482,12 +497,15 @@ class Rendezvous:
                     self._train_group(group)
             except BaseException as error:
                 errors.append(error)
+                queue.clear()
+                self.is_ending |= not isinstance(error, Exception)
 
-        others = [
-            threading.Thread(target=work, name="skpt-trainer", daemon=True) for _ in range(min(self.n_threads, len(groups)) - 1)
-        ]
-        for thread in others:
-            thread.start()
+        others = []
+        with suppress(RuntimeError):  # the system may have no more threads: this one is enough
+            for _ in range(min(self.n_threads, len(groups)) - 1):
+                others.append(threading.Thread(target=work, name="skpt-trainer", daemon=True))
+                others[-1].start()
+        others = [thread for thread in others if thread.ident is not None]
         work()
         for thread in others:
             thread.join()
@@ -500,7 +518,7 @@ class Rendezvous:
         beginnings = [_Beginning(job) for job in group] if len(group) > 1 else []
         failed = False
         try:
-            with one_thread():
+            with one_thread(), single_precision():
                 train_stack(group, is_cancelled=_Look(self, tickets))
         except Exception as error:
             if beginnings:

@@ -27,7 +27,7 @@ from skpt.training.batches import Batches, rows_of
 from skpt.training.criteria import takes_class_index
 from skpt.training.job import TrainingJob, evaluate
 from skpt.training.monitor import check_finite
-from skpt.training.optimizers import optimizer_class
+from skpt.training.optimizers import PendingOptimizer, optimizer_class
 from skpt.training.schedules import LearningRate
 from skpt.training.sources import RowSource
 from skpt.training.transfer import follow_rates
@@ -37,6 +37,12 @@ __all__ = ["Stack", "group_key", "train_stack", "why_not_stacked"]
 # Rows of a last or only batch are filled up to a multiple of this, so that folds which differ by a row or two still share
 # a stack. A model alone fills up too: its numbers must not depend on its company.
 ROW_MULTIPLE = 8
+
+# Where modules, weights and optimizers keep those who are to be called.
+_HOOKS = (
+    *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
+    *("_post_accumulate_grad_hooks", "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"),
+)
 
 # Steps between two looks at the losses, where nothing is to be decided after each epoch; for a descent by maps of steps.
 STEPS_AT_ONCE = 64
@@ -78,7 +84,7 @@ def why_not_stacked(job: TrainingJob) -> str | None:
         return "weights that layers share"
     if any(name not in ("weight", "bias") for layer in layers for name in layer._parameters):
         return "weights that are computed from others"
-    if any(map(_has_hooks, (module, *layers, job.criterion))) or any(p._backward_hooks for p in weights):
+    if any(map(_has_hooks, (module, *layers, job.criterion, job.optimizer, *weights))):
         return "hooks"
     linear = [i for i, layer in enumerate(layers) if type(layer) is Linear]
     if not linear or any(isinstance(layer, (BatchNorm1d, Dropout)) for layer in layers[linear[-1] + 1 :]):
@@ -114,11 +120,9 @@ def why_not_stacked(job: TrainingJob) -> str | None:
     return None
 
 
-def _has_hooks(module: nn.Module) -> bool:
-    """Whether somebody is called when the module is, which a stack does not do."""
-    return bool(
-        module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    )
+def _has_hooks(part: nn.Module | nn.Parameter | torch.optim.Optimizer | PendingOptimizer) -> bool:
+    """Whether somebody is called when a part is used, which a stack does not do."""
+    return any(getattr(part, name, None) for name in _HOOKS)
 
 
 @cache
@@ -614,9 +618,6 @@ class Stack:
                 for tensor, kept in zip(self._of_models(m, self._changing()), self._last_finite(m), strict=True):
                     tensor.copy_(kept)
                 done.append(m)
-            except Exception as error:  # of a callback, say: the others train on
-                job.error = error
-                done.append(m)
         if done:
             self._finish(done)
         self._keep_all()
@@ -646,7 +647,10 @@ class Stack:
         if job.after_epoch is not None:
             self._store_weights(m)
             self._move_generators()
-            job.after_epoch()
+            try:
+                job.after_epoch()
+            except Exception as error:  # a callback's: the other models train on
+                job.error, self.best[m], stop = error, None, True
         return stop
 
     def _of_models(self, models: int | list[int] | slice, tensors: list[Tensor]) -> list[Tensor]:
@@ -691,7 +695,7 @@ class Stack:
 
     def _store_optimizer(self, m: int) -> None:
         optimizer = self.jobs[m].optimizer
-        if self.jobs[m].error is not None:  # its moments are not finite: training goes on without
+        if isinstance(self.jobs[m].error, DivergedError):  # its moments are not finite: training goes on without
             optimizer.state.clear()
             return
         if not self.optimizer.n_steps:

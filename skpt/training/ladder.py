@@ -380,7 +380,7 @@ class TrainingLadder(NeuralNet):
             arguments.setdefault("batch_size", dataset.batch_size)
             if iterator is DataLoader and not {"sampler", "batch_sampler", "shuffle"} & arguments.keys():
                 # The loader draws seeds for its workers: of a copy, so that the order is that of rows in memory.
-                seeds = self.streams_.order if dataset.generator is None else self.streams_.order.clone_state()
+                seeds = self.streams_.order.clone_state()
                 arguments.update(sampler=OrderOfBatches(dataset, arguments["batch_size"]), generator=seeds)
             dataset = BatchesDataset(dataset)
         return iterator(dataset, **arguments)

@@ -274,11 +274,7 @@ class DatasetRows:
         """Give the inputs in a batch that the user's collate_fn made."""
         X = as_numpy(_first_of_item(batch))
         X = Fields({key: np.asarray(part) for key, part in X.items()}) if is_dict(X) else np.asarray(X)
-        if len(X) != n_items:
-            raise InvalidInputError(
-                f"A collate_fn must make one row of each item. Got {len(X)} rows of {n_items} items. Leave items out, or "
-                "repeat them, in the Dataset or the sampler."
-            )
+        _check_collated(len(X), n_items)
         shape = self._collated_shape = self._collated_shape or X.shape[1:]
         if X.shape[1:] != shape:
             raise InvalidInputError(
@@ -319,6 +315,7 @@ class DatasetRows:
         if self._collate is not None:
             y = as_numpy(pair_of(batch)[1])
             y = Fields({key: np.asarray(part) for key, part in y.items()}) if is_dict(y) else y
+            _check_collated(len(y), len(items))
             return [y[i] for i in range(len(y))]
         if not all(isinstance(item, (tuple, list)) and len(item) > 1 for item in items):
             raise InvalidInputError(
@@ -548,6 +545,14 @@ def _sliced_targets(y) -> np.ndarray:
     return np.stack([np.asarray(as_numpy(item)) for item in y])
 
 
+def _check_collated(n_rows: int, n_items: int) -> None:
+    if n_rows != n_items:
+        raise InvalidInputError(
+            f"A collate_fn must make one row of each item. Got {n_rows} rows of {n_items} items. Leave items out, or repeat "
+            "them, in the Dataset or the sampler."
+        )
+
+
 def _known_targets(dataset, targets_of: Callable) -> np.ndarray | None:
     """Give what a Dataset calls its targets, if these are what `targets_of` its items are."""
     candidates = _called_targets(dataset)
@@ -558,6 +563,8 @@ def _known_targets(dataset, targets_of: Callable) -> np.ndarray | None:
     if not all(isinstance(item, (tuple, list)) and len(item) > 1 for item in items):
         return None
     targets = targets_of(items)
+    if any(map(is_dict, targets)):
+        return None
     for values in candidates:
         if all(np.array_equal(target, values[i]) for i, target in zip(some, targets, strict=True)):
             return values

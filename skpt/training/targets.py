@@ -38,6 +38,7 @@ class NumericTarget:
     """
 
     kind = "numeric"
+    log_link = of_counts = False  # of what was pickled before there were these
 
     def __init__(self, n_outputs: int, is_1d: bool, dtype, mean=None, scale=None, log_link: bool = False):
         self.n_outputs, self.is_1d, self.dtype = int(n_outputs), bool(is_1d), np.dtype(dtype)
@@ -65,11 +66,8 @@ class NumericTarget:
 
     def expect_counts(self, y: np.ndarray, criterion) -> None:
         """Take the outputs for rates of counts, or for their logarithms where the criterion, a class or an instance, does."""
-        if (y < 0).any():
-            raise InvalidInputError(
-                f"Where the criterion is the likelihood of counts, y must not be negative. Got {y.min()}. Take criterion='mse'."
-            )
         self.of_counts, self.log_link = True, getattr(criterion, "log_input", True)
+        self._check_counts(y)
 
     def standardize(self, y: np.ndarray, weight: np.ndarray | None) -> None:
         """Learn mean and scale from the training rows; a constant column keeps the scale one."""
@@ -90,6 +88,13 @@ class NumericTarget:
         n_outputs = 1 if y.ndim == 1 else y.shape[1]
         if n_outputs != self.n_outputs:
             raise InvalidInputError(f"y has {n_outputs} outputs, but this estimator was fitted with {self.n_outputs}.")
+        self._check_counts(y)
+
+    def _check_counts(self, y: np.ndarray) -> None:
+        if (self.of_counts or self.log_link) and (y < 0).any():
+            raise InvalidInputError(
+                f"Where the criterion is the likelihood of counts, y must not be negative. Got {y.min()}. Take criterion='mse'."
+            )
 
     def encode(self, y: np.ndarray) -> torch.Tensor:
         """Give float32 (n_samples, n_outputs)."""
@@ -175,6 +180,7 @@ class SequenceTarget(NumericTarget):
                 f"y of shape {y.shape} has other steps or outputs than before: {self.n_steps} steps of {self.n_outputs} "
                 "outputs."
             )
+        self._check_counts(y)
 
     def encode(self, y: np.ndarray) -> torch.Tensor:
         """Give float32 (n_samples, n_steps, n_outputs)."""

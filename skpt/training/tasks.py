@@ -305,12 +305,15 @@ class TaskColumns:
         Its columns.
     reads : {"numbers", "index", "one_hot", "indicators"}
         What its encoded targets are.
+    log_link : bool, default=False
+        Whether the outputs are logarithms of what the targets are.
     """
 
     name: str
     outputs: slice
     targets: slice
     reads: str
+    log_link: bool = False
 
 
 class TaskTargets:
@@ -401,7 +404,7 @@ class TaskTargets:
                 reads = "indicators" if target.multilabel or target.one_output else "one_hot"
                 n_columns = target.n_outputs
             outputs, targets = slice(output, output + target.n_outputs), slice(column, column + n_columns)
-            found.append(TaskColumns(task, outputs, targets, reads))
+            found.append(TaskColumns(task, outputs, targets, reads, reads == "numbers" and target.log_link))
             output, column = outputs.stop, targets.stop
         return found
 
@@ -612,6 +615,11 @@ class MultiTaskLoss(nn.Module):
         rows = losses @ self.weights.to(losses.dtype)
         return rows if self.reduction == "none" else rows.mean()
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if self.loss_scaling == "batch_max" and "largest_at_first" not in self._buffers:  # pickled before there was one
+            self.register_buffer("largest_at_first", torch.zeros_like(self.largest), persistent=False)
+
     @torch.no_grad()
     def _divisors(self, losses: Tensor, sample_weight: Tensor | None) -> Tensor:
         """Give what "batch_max" divides the tasks' losses by, (n_tasks,)."""
@@ -643,6 +651,7 @@ class TaskMeter:
             share = share.double()
             if each.reads == "numbers":
                 y, out = target.double(), out.double()
+                out = out.exp() if each.log_link else out
                 sums = [share @ y, share @ y.square(), share @ (y - out).square()]
             else:
                 sums = [share @ _is_right(each.reads, out, target).double()]

@@ -506,3 +506,22 @@ def test_labels_that_do_not_fit_are_errors():
         net.score(X[1:], LABELS)
     with pytest.raises(InvalidInputError, match="Task 'tags': y of shape"):
         net.partial_fit(X, {**LABELS, "tags": np.ones((N, 3), dtype=int)})
+
+
+def test_the_history_scores_counts_as_score_tasks_does():
+    X = np.random.default_rng(0).standard_normal((60, 3))
+    y = pd.DataFrame({"n": np.random.default_rng(1).poisson(np.exp(1 + X[:, 0]))})
+    net = MultiTaskEstimator({"n": "regression"}, criterion="poisson_nll", max_epochs=30, lr=0.05, random_state=0)
+    net.fit(X, y, X_val=X, y_val=y)
+    assert net.history[-1, "valid_score_n"] == pytest.approx(net.score_tasks(X, y)["n"], rel=1e-5)
+    assert net.history[-1, "valid_score_n"] > 0.5
+
+
+def test_a_loss_of_before_evaluations_had_a_scale_of_their_own():
+    X = np.random.default_rng(0).standard_normal((60, 3))
+    net = MultiTaskEstimator({"n": "regression"}, loss_scaling="batch_max", warm_start=True, max_epochs=2, random_state=0)
+    net.fit(X, {"n": X[:, 0]})
+    del net.criterion_._buffers["largest_at_first"]
+    older = pickle.loads(pickle.dumps(net))
+    older.fit(X, {"n": X[:, 0]}, X_val=X, y_val={"n": X[:, 0]})
+    assert older.n_iter_ == 4

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from sklearn.model_selection import cross_val_score
+from skorch.helper import SliceDict
 
 from skpt import MultiInputClassifier, RNNBranch, RNNClassifier, Seq2SeqRegressor, TCNClassifier, TransformerClassifier
 from skpt.exceptions import InvalidInputError
@@ -75,3 +76,12 @@ def test_sequences_answer_sequences_of_other_lengths():
     rows = [np.ones(3), np.zeros(3)] * 5
     one = Seq2SeqRegressor(4, architecture="one_to_many", **QUICK).fit(rows, np.tile([[1.0, 2.0], [0.0, 0.0]], (5, 1)))
     assert one.predict(rows).shape == (10, 2)
+
+
+def test_equally_long_sequences_of_a_dict():
+    cells = np.empty(40, dtype=object)
+    cells[:] = [wave[:3] for wave in WAVES]
+    net = MultiInputClassifier([("wave", RNNBranch(4), "wave")], **QUICK)
+    expected = net.fit(SliceDict(wave=np.stack(list(cells))[:, :, None]), LABELS).predict_proba({"wave": cells})
+    np.testing.assert_array_equal(net.fit(SliceDict(wave=cells), LABELS).predict_proba(SliceDict(wave=cells)), expected)
+    np.testing.assert_allclose(net.predict_proba({"wave": cells[:1]}), expected[:1], rtol=1e-6)

@@ -249,7 +249,7 @@ def test_shares_in_threads_of_an_executor_end_when_the_call_is_given_up():
     tasks = [delayed(fails)(), delayed(trains)()]  # one for each share
     with ThreadPoolExecutor(2) as executor, pytest.raises(ZeroDivisionError):
         within(30, lambda: fused(lambda: Parallel()(tasks), executor=executor))
-    assert not backend_module._RUNNING_HERE
+    assert not any(call.running_here for call in backend_module._CALLS.values())
     assert_no_thread_is_left()
 
 
@@ -258,6 +258,10 @@ def test_worker_processes_are_not_those_of_joblib():
     search = GridSearchCV(regressor(), {"lr": [0.01, 0.1]}, cv=2)
     fused(lambda: search.fit(X, y), n_jobs=2)
     assert Parallel(n_jobs=2)(delayed(pow)(i, 2) for i in range(4)) == [0, 1, 4, 9]
+    (processes,) = {pid for pid in fused(lambda: Parallel()([delayed(os.getpid)()]), n_jobs=2)[0]}
+    assert processes != os.getpid()
+    os.kill(processes, signal.SIGKILL)  # as the system does where memory is short
+    time.sleep(1)
     fused(lambda: search.fit(X, y), n_jobs=2)
 
 

@@ -235,6 +235,28 @@ def test_a_fit_of_its_own_ends_when_the_call_was_given_up():
     assert_no_thread_is_left()
 
 
+@pytest.mark.parametrize(
+    "context", [partial(torch.autocast, "cpu", torch.bfloat16), partial(warnings.catch_warnings, record=True)]
+)
+def test_a_fit_within_a_context_ends_when_the_call_was_given_up(context):
+    began = threading.Event()
+
+    def trains():
+        with context():
+            began.set()
+            fit(optimizer="adam", max_epochs=10**7)
+
+    def fails():
+        began.wait(10)
+        time.sleep(0.2)
+        raise Failed
+
+    with pytest.raises(Failed):
+        tasks = [delayed(trains)(), delayed(fails)()]
+        within(20, lambda: fused(lambda: Parallel()(tasks), inner_max_num_threads=2))
+    assert_no_thread_is_left()
+
+
 @pytest.mark.parametrize("n_threads", [1, 2])
 def test_tasks_may_fit_while_they_hold_a_lock(n_threads):
     """They wait for each other, and would do so for ever if all had to hand in before any trains."""
@@ -250,6 +272,60 @@ def test_tasks_may_fit_while_they_hold_a_lock(n_threads):
     for net, other in zip(found, expected, strict=True):
         assert_same_nets(net, other)
     assert_no_thread_is_left()
+
+
+def test_a_task_may_wait_for_a_lock_after_its_fit():
+    """The one that holds it was trained too, and waits for a turn."""
+    lock, holds = threading.Lock(), threading.Event()
+
+    def first():
+        holds.wait(10)
+        fit()
+        with lock:
+            return "first"
+
+    def second():
+        with lock:
+            holds.set()
+            fit()
+            return "second"
+
+    tasks = [delayed(second)(), delayed(first)()]
+    found, _ = within(60, lambda: fused(lambda: Parallel()(tasks), inner_max_num_threads=1))
+    assert found == ["second", "first"]
+    assert_no_thread_is_left()
+
+
+@pytest.mark.parametrize("n_threads", [1, 2])
+def test_tasks_may_have_tasks_of_their_own_while_they_hold_a_lock(n_threads):
+    lock = threading.Lock()
+
+    def task(seed):
+        with lock:
+            return [net.coef_[0] for net in Parallel()(delayed(fit)(seed + i) for i in range(2))]
+
+    expected = [[fit(seed + i).coef_[0] for i in range(2)] for seed in range(3)]
+    tasks = [delayed(task)(i) for i in range(3)]
+    found, _ = within(60, lambda: fused(lambda: Parallel()(tasks), inner_max_num_threads=n_threads))
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert_no_thread_is_left()
+
+
+def test_tasks_that_sleep_do_not_let_more_run_than_there_are_threads():
+    running, most = set(), []
+
+    def task(i):
+        if i == 0:
+            time.sleep(1.5)  # as if it waited for a file: what waits meanwhile is trained without it
+            return
+        fit(i)
+        running.add(i)
+        most.append(len(running))
+        time.sleep(0.02)
+        running.remove(i)
+
+    fused(lambda: Parallel()(delayed(task)(i) for i in range(30)), inner_max_num_threads=2)
+    assert max(most[5:]) <= 3  # one more for each time that nothing seemed to go on
 
 
 def test_tasks_that_never_wait_share_a_thread():
@@ -411,6 +487,18 @@ def test_who_catches_warnings_does_so_for_its_own_fit(record):
     assert found[1] == [NotConvergedWarning]
     assert all(isinstance(net, LinearRegressor) for i, net in enumerate(found) if i != 1)
     assert report.not_fused == {"a context of warnings": 1} and report.n_jobs == 3
+
+
+def test_torchs_default_precision_changes_nothing():
+    expected = [fit(seed) for seed in range(3)]
+    torch.set_default_dtype(torch.float64)
+    try:
+        found, report = fused(lambda: Parallel()(delayed(fit)(seed) for seed in range(3)))
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert report.n_jobs == 3 and not report.not_fused
+    for net, other in zip(found, expected, strict=True):
+        assert_same_nets(net, other)
 
 
 def test_epochs_are_told_under_the_settings_of_the_fit():

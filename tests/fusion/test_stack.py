@@ -534,6 +534,10 @@ OWN_WAYS = {
     "hook of a layer": (lambda job: job.module[0].register_forward_pre_hook(lambda *_: None), "hooks"),
     "hook of the criterion": (lambda job: watch(job.criterion), "hooks"),
     "hook of a weight": (lambda job: job.module[0].weight.register_hook(lambda g: g), "hooks"),
+    "hook after a gradient": (
+        lambda job: job.module[0].weight.register_post_accumulate_grad_hook(lambda *_: None), "hooks",
+    ),
+    "hook of the optimizer": (lambda job: job.optimizer.register_step_post_hook(lambda *_: None), "hooks"),
     "hook of gradients": (lambda job: job.module[0].register_full_backward_hook(lambda *_: None), "hooks"),
     "pruned": (lambda job: prune.random_unstructured(job.module[0], "weight", 0.5), "weights that are computed from others"),
     "tied": (lambda job: setattr(job.module[2], "bias", job.module[0].bias), "weights that layers share"),
