@@ -482,8 +482,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             If the loss turned NaN or infinite. The last finite weights were kept.
         """
         goes_on = self.warm_start and self.initialized_
-        before = vars(self).copy()
-        with self._restored_on_error():
+        with self._restored_on_error() as before:
             self._validate_params()
             given, given_val = self._unpack(X, y), self._unpack(X_val, y_val, training=False)
             data = self._read_training(*given, sample_weight, reset=not goes_on)
@@ -514,8 +513,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             The estimator.
         """
         new = not self.initialized_
-        before = vars(self).copy()
-        with self._restored_on_error():
+        with self._restored_on_error() as before:
             self._validate_params()
             given = self._unpack(X, y)
             data = self._read_training(*given, sample_weight, reset=new, classes=classes)
@@ -526,13 +524,13 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         return self
 
     @contextmanager
-    def _restored_on_error(self) -> Iterator[None]:
-        """Leave the estimator as it was if its data or parameters turn out to be unusable."""
+    def _restored_on_error(self) -> Iterator[dict[str, Any]]:
+        """Leave the estimator as it was, which is given, if its data or parameters turn out to be unusable."""
         before = vars(self).copy()
         split = self.streams_.split.get_state() if "streams_" in before and self.early_stopping else None
         try:
             with single_precision():
-                yield
+                yield before
         except BaseException:
             if split is not None:
                 before["streams_"].split.set_state(split)
