@@ -18,6 +18,7 @@ from collections.abc import Callable
 from itertools import repeat
 from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -101,13 +102,15 @@ class StackedLinear:
         self.bias_grad = None if bias_grad is None else as_rows(bias_grad)
         self.weight_t = weight.transpose(1, 2)
         self.needs_input_grad = True
-        self._weight_out = weight_grad  # batched products that are not written side by side are slow
-        if weight_grad is not None and not weight_grad.is_contiguous():
-            self._weight_out = torch.empty_like(weight_grad, memory_format=torch.contiguous_format)
-        self._out: dict[int, Tensor] = {}
+        self.inputs_first = weight_grad is not None and weight_grad.stride(2) != 1  # in memory
+        self._grad = None if weight_grad is None else weight_grad.transpose(1, 2) if self.inputs_first else weight_grad
+        self._bmm_grad = self._grad  # batched products of torch that are not written side by side are slow
+        if weight_grad is not None and not self._grad.is_contiguous():
+            self._bmm_grad = torch.empty_like(self._grad, memory_format=torch.contiguous_format)
+        self._out: dict[int, Tensor] = {}  # by number of rows, like the next two
         self._gx: dict[int, Tensor] = {}
-        self._one_by_one: dict[int, bool] = {}  # by number of rows: whether each model's products are large
-        self._views: dict[str, tuple[Tensor, Tensor | tuple[Tensor, ...]]] = {}
+        self._libraries: dict[int, tuple[str, str, str]] = {}  # for outputs, gradients of weights, gradients of inputs
+        self._views: dict[str, tuple[Tensor, Tensor | tuple[Tensor, ...] | np.ndarray]] = {}
 
     def forward(self, x: Tensor, rows: Rows) -> Tensor:
         """Compute the outputs."""
@@ -118,44 +121,70 @@ class StackedLinear:
         if out is None:
             out = self._out[n_rows] = x.new_empty((n_models, n_out, n_rows) if self.last else (n_models, n_rows, n_out))
             self._gx[n_rows] = torch.empty_like(x) if self.needs_input_grad else x
-            self._one_by_one[n_rows] = products.is_faster(n_rows, n_in, n_out, x.device)
-        if self._one_by_one[n_rows]:
+            self._libraries[n_rows] = tuple(
+                products.choose(n_rows, n_in, n_out, x.device, transposed=second_is_transposed)
+                for second_is_transposed in (self.last or not self.inputs_first, False, self.inputs_first)
+            )
+        library = self._libraries[n_rows][0]
+        if library == "onednn":
             biases = repeat(None) if self.bias is None else self._seen("biases", self.bias, _rows_of_each)
             xs, weights = self._seen("xs", x, Tensor.unbind), self._seen("weights", self.weight, Tensor.unbind)
             outs = self._seen("outs", out, _transposes if self.last else Tensor.unbind)
             for out_m, x_m, weight, bias in zip(outs, xs, weights, biases, strict=False):
                 out_m.copy_(products.linear(x_m, weight, bias))
-            return out
-        a, b = (self.weight, self._seen("x_t", x, _transpose)) if self.last else (x, self.weight_t)
-        if self.bias is None:
-            return torch.bmm(a, b, out=out)
-        return torch.baddbmm(self.bias, a, b, out=out)
+        elif library == "numpy":
+            x_array, weight = self._seen("x_array", x, Tensor.numpy), self._seen("weight_array", self.weight, Tensor.numpy)
+            a, b = (weight, x_array.swapaxes(1, 2)) if self.last else (x_array, weight.swapaxes(1, 2))
+            np.matmul(a, b, self._seen("out_array", out, Tensor.numpy))
+            if self.bias is not None:
+                out.add_(self.bias)
+        else:
+            a, b = (self.weight, self._seen("x_t", x, _transpose)) if self.last else (x, self.weight_t)
+            if self.bias is None:
+                torch.bmm(a, b, out=out)
+            else:
+                torch.baddbmm(self.bias, a, b, out=out)
+        return out
 
     def backward(self, g: Tensor, rows: Rows) -> Tensor | None:
         """Write the gradients of the weights; give that of the input."""
         n_rows = self.x.shape[1]
-        one_by_one = self._one_by_one[n_rows]
+        _, of_weight, of_input = self._libraries[n_rows]
         g_t = self._seen("g_t", g, _transpose)
         g_rows, g_outputs = (g_t, g) if self.last else (g, g_t)
-        if one_by_one and self.weight_grad is not None:
-            grads, gs = self._seen("grads", self.weight_grad, Tensor.unbind), self._seen("gs_t", g_outputs, Tensor.unbind)
-            for grad, g_m, x_m in zip(grads, gs, self._seen("xs_t", self.x, _transposes), strict=True):
-                grad.copy_(products.gradient_of_weight(g_m, x_m))
-        elif self.weight_grad is not None:
-            torch.bmm(g_outputs, self.x, out=self._weight_out)
-            if self._weight_out is not self.weight_grad:
-                self.weight_grad.copy_(self._weight_out)
+        if self.weight_grad is not None:
+            self._compute_weight_grad(of_weight, g_rows, g_outputs)
         if self.bias_grad is not None:
             torch.sum(g, 2 if self.last else 1, keepdim=True, out=self.bias_grad)
         if not self.needs_input_grad:
             return None
         gx = self._gx[n_rows]
-        if not one_by_one:
-            return torch.bmm(g_rows, self.weight, out=gx)
-        weights_t, gs = self._seen("weights_t", self.weight_t, Tensor.unbind), self._seen("gs", g_rows, Tensor.unbind)
-        for gx_m, g_m, weight_t in zip(self._seen("gxs", gx, Tensor.unbind), gs, weights_t, strict=True):
-            gx_m.copy_(products.linear(g_m, weight_t))
+        if of_input == "onednn":
+            weights_t, gs = self._seen("weights_t", self.weight_t, Tensor.unbind), self._seen("gs", g_rows, Tensor.unbind)
+            for gx_m, g_m, weight_t in zip(self._seen("gxs", gx, Tensor.unbind), gs, weights_t, strict=True):
+                gx_m.copy_(products.linear(g_m, weight_t))
+        elif of_input == "numpy":
+            g_array, weight = self._seen("g_array", g_rows, Tensor.numpy), self._seen("weight_array", self.weight, Tensor.numpy)
+            np.matmul(g_array, weight, self._seen("gx_array", gx, Tensor.numpy))
+        else:
+            torch.bmm(g_rows, self.weight, out=gx)
         return gx
+
+    def _compute_weight_grad(self, library: str, g_rows: Tensor, g_outputs: Tensor) -> None:
+        """Multiply gradients of the outputs, (M, N, O) and its transpose, by the inputs."""
+        if library == "onednn":
+            grads, gs = self._seen("grads", self.weight_grad, Tensor.unbind), self._seen("gs_t", g_outputs, Tensor.unbind)
+            for grad, g_m, x_m in zip(grads, gs, self._seen("xs_t", self.x, _transposes), strict=True):
+                grad.copy_(products.gradient_of_weight(g_m, x_m))
+        elif library == "numpy":
+            g_array, x_array = self._seen("g_array", g_rows, Tensor.numpy), self._seen("x_array", self.x, Tensor.numpy)
+            a, b = (x_array.swapaxes(1, 2), g_array) if self.inputs_first else (g_array.swapaxes(1, 2), x_array)
+            np.matmul(a, b, self._seen("grad_array", self._grad, Tensor.numpy))
+        else:
+            a, b = (self._seen("x_t", self.x, _transpose), g_rows) if self.inputs_first else (g_outputs, self.x)
+            torch.bmm(a, b, out=self._bmm_grad)
+            if self._bmm_grad is not self._grad:
+                self._grad.copy_(self._bmm_grad)
 
     def _seen(self, name: str, t: Tensor, look: Callable[[Tensor], T]) -> T:
         """Give views of a tensor, the same as long as it is the tensor of the step before."""

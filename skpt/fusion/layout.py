@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import torch
 from torch import Tensor
@@ -31,10 +31,21 @@ class Layout:
         Where the tensors are.
     in_pieces : bool, default=False
         Whether parts of a tensor, of some models and weights, are handled by themselves.
+    transposed : collection of int, default=()
+        Which of the weights are matrices that lie transposed in memory, columns one after the other.
     """
 
-    def __init__(self, shapes: Sequence[torch.Size], n_models: int, device: torch.device, *, in_pieces: bool = False):
+    def __init__(
+        self,
+        shapes: Sequence[torch.Size],
+        n_models: int,
+        device: torch.device,
+        *,
+        in_pieces: bool = False,
+        transposed: Collection[int] = (),
+    ):
         self.shapes, self.n_models, self.device, self.in_pieces = list(shapes), n_models, device, in_pieces
+        self.transposed = transposed
         sizes = [shape.numel() for shape in self.shapes]
         self.strides = [size + (-size % PIECE if in_pieces else 0) for size in sizes]
         self.starts = [n_models * sum(self.strides[:i]) for i in range(len(sizes))]
@@ -47,10 +58,12 @@ class Layout:
 
     def blocks(self, flat: Tensor) -> list[Tensor]:
         """Give views of a tensor, (n_models, ...) for each weight."""
-        return [
-            flat[start : start + self.n_models * stride].view(self.n_models, stride)[:, : shape.numel()].view(-1, *shape)
-            for start, stride, shape in zip(self.starts, self.strides, self.shapes, strict=True)
-        ]
+        views = []
+        for i, (start, stride, shape) in enumerate(zip(self.starts, self.strides, self.shapes, strict=True)):
+            of_models = flat[start : start + self.n_models * stride].view(self.n_models, stride)[:, : shape.numel()]
+            turned = i in self.transposed
+            views.append(of_models.view(-1, *reversed(shape)).transpose(1, 2) if turned else of_models.view(-1, *shape))
+        return views
 
     def piece(self, flat: Tensor, weight: int, first: int, last: int) -> Tensor:
         """Give a view of one weight of the models from `first` to before `last`, and what fills it up."""

@@ -1,9 +1,14 @@
-"""Products of large matrices by oneDNN, where the library behind `torch.bmm` leaves half of the processor unused.
+"""Products of matrices by the fastest library, where the one behind `torch.bmm` leaves half of the processor unused.
 
-Torch's builds for x86 multiply float32 by MKL, which keeps to AVX2 on AMD's processors. oneDNN, which is in the same builds,
-uses AVX-512: 200 instead of 95 GFLOP/s on a core of an EPYC of the fifth generation. A call costs some 10 us more, so that
-only large products gain. Which library computes a product depends on the processor and on the product's sizes
-alone, never on how many models there are: a model's numbers do not depend on its company.
+Torch's builds for x86 multiply float32 by MKL, which keeps to AVX2 on AMD's processors. Two others, which are there anyway,
+use AVX-512 on an EPYC of the fifth generation, 200 instead of 85 to 95 GFLOP/s on a core:
+
+- OpenBLAS, by which numpy multiplies, has kernels for small matrices, as those of a batch mostly are. It must have found
+  the processor's AVX-512, which ``OPENBLAS_CORETYPE`` can forbid;
+- oneDNN, which is in the same builds of torch, for large ones: a call costs some 10 us more.
+
+Which library computes a product depends on the machine and on the product's sizes alone, never on how many models there
+are: a model's numbers do not depend on its company.
 """
 
 from __future__ import annotations
@@ -13,15 +18,23 @@ import re
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import torch
+from threadpoolctl import threadpool_info
 from torch import Tensor
 
 from skpt._compat import find_onednn_linear
 
-__all__ = ["gradient_of_weight", "is_faster", "linear"]
+__all__ = ["choose", "gradient_of_weight", "linear"]
 
 # Multiplications of a product from which oneDNN is faster: 25 us by MKL.
-WORTH = 1 << 20
+LARGE = 1 << 20
+
+# Multiplications of a product below which OpenBLAS never shares it out between threads, whatever kernel it takes.
+SMALL = 1 << 19
+
+# What OpenBLAS calls the processors for which it has kernels for small matrices.
+SMALL_MATRIX_CORES = {"SkylakeX", "Cooperlake", "SapphireRapids"}
 
 
 # AMD's first family of processors that computes with all 512 bits at once (Zen 5); the one before does so by halves.
@@ -30,13 +43,22 @@ FAMILY = 26
 
 @cache
 def _is_supported() -> bool:
-    """Whether the processor has AVX-512 which MKL does not use, and torch was built with oneDNN."""
+    """Whether the processor has AVX-512 which MKL does not use."""
     if not (torch.backends.mkl.is_available() and torch.backends.cpu.get_cpu_capability().startswith("AVX512")):
         return False
     processor = _processor()
     family = re.search(r"family\s*:?\s*(\d+)", processor, re.IGNORECASE)
-    is_amd = "AuthenticAMD" in processor and family is not None and int(family[1]) >= FAMILY
-    return is_amd and find_onednn_linear() is not None
+    return "AuthenticAMD" in processor and family is not None and int(family[1]) >= FAMILY
+
+
+@cache
+def _numpy_has_kernels() -> bool:
+    """Whether numpy multiplies by an OpenBLAS that uses AVX-512."""
+    libraries = [library for library in threadpool_info() if library["internal_api"] == "openblas"]
+    of_numpy = [library for library in libraries if "numpy" in library["filepath"]] or libraries  # conda has one for all
+    blas = np.show_config(mode="dicts").get("Build Dependencies", {}).get("blas", {}).get("name", "")
+    is_openblas = "openblas" in blas or blas in ("blas", "cblas")  # conda's name, whatever stands behind it
+    return is_openblas and bool(of_numpy) and all(lib.get("architecture") in SMALL_MATRIX_CORES for lib in of_numpy)
 
 
 def _processor() -> str:
@@ -47,8 +69,8 @@ def _processor() -> str:
         return platform.processor()  # Windows: "AMD64 Family 26 Model 2 Stepping 1, AuthenticAMD"
 
 
-def is_faster(n_rows: int, n_in: int, n_out: int, device: torch.device) -> bool:
-    """Say whether oneDNN is to compute the products of a linear layer.
+def choose(n_rows: int, n_in: int, n_out: int, device: torch.device, *, transposed: bool = False) -> str:
+    """Choose the library for a product of a linear layer: its outputs, the gradient of its weights, or that of its inputs.
 
     Parameters
     ----------
@@ -56,14 +78,23 @@ def is_faster(n_rows: int, n_in: int, n_out: int, device: torch.device) -> bool:
         Rows of a batch, inputs and outputs of the layer.
     device : torch.device
         Where they are.
+    transposed : bool, default=False
+        Whether the second factor is a transposed view, for which OpenBLAS has no kernel for small matrices.
 
     Returns
     -------
-    bool
-        The same for any number of models.
+    str
+        "torch", "numpy" or "onednn". The same for any number of models.
     """
-    is_large = n_rows * n_in * n_out >= WORTH and min(n_rows, n_in, n_out) >= 16
-    return is_large and device.type == "cpu" and torch.backends.mkldnn.enabled and _is_supported()
+    size, narrowest = n_rows * n_in * n_out, min(n_rows, n_in, n_out)
+    if device.type != "cpu" or not _is_supported():
+        return "torch"
+    if size >= LARGE:
+        is_there = torch.backends.mkldnn.enabled and find_onednn_linear() is not None
+        return "onednn" if is_there and narrowest >= 16 else "torch"
+    # Products with a vector are another function of OpenBLAS, which is slow where the result is a matrix.
+    is_fast = narrowest > 1 and (size < SMALL or not transposed)
+    return "numpy" if is_fast and _numpy_has_kernels() else "torch"
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

@@ -24,6 +24,17 @@ from skpt.training.monitor import Monitor
 from skpt.training.schedules import Schedule, find_schedule
 from skpt.training.transfer import find_frozen, scale_loaded_rates
 
+
+@pytest.fixture(autouse=True, scope="module", params=[False, True], ids=["torch's products", "the fastest products"])
+def _products(request):
+    """Everything once by torch's products alone, and once as on a processor where others are faster."""
+    with (
+        mock.patch.object(products, "_is_supported", lambda: request.param),
+        mock.patch.object(products, "_numpy_has_kernels", lambda: request.param),
+    ):
+        yield
+
+
 OPTIMIZERS = {
     "sgd": lambda p: optim.SGD(p, lr=0.05),
     "sgd, momentum": lambda p: optim.SGD(p, lr=0.05, momentum=0.9, dampening=0.1, weight_decay=0.01),
@@ -316,7 +327,7 @@ def test_company_changes_no_bit_of_large_products():
         with mock.patch.object(products, "linear", wraps=products.linear) as linear:
             train_stack(together)
         assert linear.called
-    with mock.patch.object(products, "_is_supported", lambda: False):
+    with mock.patch.object(products, "choose", lambda *sizes, **settings: "torch"):
         train_stack(by_mkl)
     for a, b, c in zip(alone, together, by_mkl, strict=True):
         assert a.monitor.train_loss == pytest.approx(c.monitor.train_loss, rel=1e-4)
