@@ -6,6 +6,7 @@ runs as a task of a `Rendezvous`. Only joblib's public interface for backends is
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import threading
@@ -205,7 +206,9 @@ class _ProcessesCall:
     ):
         self.own, self.waits = executor is None, waits
         self.n_processes = n_processes
-        self.executor = executor or self._idle_workers()
+        self.executor, self.is_reused = executor, False
+        if self.own:
+            self._take_workers()
         self.settings = (n_threads or max(1, cpu_count() // n_processes), memory_limit)
         self.key = (os.getpid(), next(_numbers))
         self.running_here: set[Rendezvous] = set()
@@ -220,13 +223,24 @@ class _ProcessesCall:
         self.under_way: list[Future] = []
         self.has_failed = self.cancelled = False
 
-    def _idle_workers(self) -> ProcessPoolExecutor:
-        try:
-            executor = _IDLE_WORKERS[os.getpid(), self.n_processes].pop()
-            executor.submit(int)  # raises if one of them has died
-            return executor
-        except (LookupError, RuntimeError):
-            return ProcessPoolExecutor(self.n_processes, timeout=_SECONDS_IDLE)
+    def _take_workers(self) -> None:
+        """Take the worker processes of an earlier call, or new ones."""
+        idle = _IDLE_WORKERS.get((os.getpid(), self.n_processes))
+        self.is_reused = bool(idle)
+        self.executor = idle.pop() if idle else self._start_workers()
+
+    def _start_workers(self) -> ProcessPoolExecutor:
+        return ProcessPoolExecutor(self.n_processes, timeout=_SECONDS_IDLE, initializer=_spare_the_collector)
+
+    def _carry(self, *call) -> Future:
+        """Hand a share over; to other workers if one of them has died since the call before."""
+        while True:
+            try:
+                return self.executor.submit(*call)
+            except RuntimeError:
+                if self.under_way or not self.is_reused:
+                    raise
+                self._take_workers()
 
     def submit(self, func, callback) -> Future:
         future: Future = Future()
@@ -254,7 +268,7 @@ class _ProcessesCall:
             tasks, self.collected = self.collected, []
         shares = [tasks[i :: self.n_processes] for i in range(self.n_processes)]
         for share in filter(None, shares):
-            carried = self.executor.submit(_run_share, [func for func, _ in share], *self.settings, self.key, self.errors)
+            carried = self._carry(_run_share, [func for func, _ in share], *self.settings, self.key, self.errors)
             with self.lock:
                 self.under_way.append(carried)
             carried.add_done_callback(lambda done, share=share: self._take_back(done, share))
@@ -296,6 +310,12 @@ class _ProcessesCall:
             _IDLE_WORKERS.setdefault((os.getpid(), self.n_processes), []).append(self.executor)
         self.report.seconds_total = time.perf_counter() - self.started
         set_last_report(self.report)
+
+
+def _spare_the_collector() -> None:
+    """Take what was imported out of the garbage collections that loky makes after calls, which cost 0.2 s each."""
+    gc.collect()
+    gc.freeze()
 
 
 def _run_share(
