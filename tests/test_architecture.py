@@ -18,6 +18,7 @@ LAYERS = [
     {"exceptions"},
     {"modules", "datasets"},
     {"_compat", "_docstrings"},
+    {"narwhals_plugin"},
     {"training"},
     {"fusion"},
     {"base"},

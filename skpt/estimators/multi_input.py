@@ -257,8 +257,7 @@ class BranchedNet(NetEstimator):
         got = "sequences" if is_ragged(X) else f"an array of shape {np.shape(X)}"
         raise InvalidInputError(
             f"X of {type(self).__name__} must be a table or a dict of arrays, one for each of the branches {list(columns)}. "
-            f"Got {got}. Pass {{{next(iter(columns))!r}: X, ...}}, and for scikit-learn's searches "
-            "skorch.helper.SliceDict(**dict)."
+            f"Got {got}. Pass {{{next(iter(columns))!r}: X, ...}}."
         )
 
     def _key_of(self, X: Mapping, name: str, key) -> str | None:
@@ -464,9 +463,8 @@ class MultiInputRegressor(_MultiInput, NetRegressor):
 
     Each branch is a small network for its own input; their outputs are joined, and fully connected layers follow. Choose it
     where the inputs of a row are of different kinds. X is a table whose columns go to the branches, or a dict of arrays with
-    the same number of rows. For searches and cross-validation, where scikit-learn takes rows of X, pass a table, a structured
-    array, a DataFrame whose cells are arrays, or ``skorch.helper.SliceDict(**dict)``: of a plain dict scikit-learn counts the
-    keys.
+    the same number of rows, in searches and cross-validation too. A dict whose arrays all have one axis is a table: for those
+    pass it as a DataFrame, because scikit-learn counts its keys.
 
     See Also
     --------
@@ -531,9 +529,8 @@ class MultiInputClassifier(_MultiInput, NetClassifier):
 
     Each branch is a small network for its own input; their outputs are joined, and fully connected layers follow, whose
     outputs are log-odds. Choose it where the inputs of a row are of different kinds. X is a table whose columns go to the
-    branches, or a dict of arrays with the same number of rows. For searches and cross-validation, where scikit-learn takes
-    rows of X, pass a table, a structured array, a DataFrame whose cells are arrays, or ``skorch.helper.SliceDict(**dict)``:
-    of a plain dict scikit-learn counts the keys.
+    branches, or a dict of arrays with the same number of rows, in searches and cross-validation too. A dict whose arrays
+    all have one axis is a table: for those pass it as a DataFrame, because scikit-learn counts its keys.
 
     See Also
     --------

@@ -18,7 +18,7 @@ from contextlib import ExitStack, contextmanager
 from weakref import WeakValueDictionary
 
 import torch
-from joblib import cpu_count, register_parallel_backend
+from joblib import cpu_count
 from joblib.externals.loky import ProcessPoolExecutor
 from joblib.parallel import ParallelBackendBase, get_active_backend
 
@@ -345,6 +345,3 @@ def _run_share(
         report = rendezvous.close()
         torch.set_num_threads(before)
     return outcomes, report
-
-
-register_parallel_backend("skpt", FusedBackend)

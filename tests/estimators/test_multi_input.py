@@ -184,7 +184,7 @@ def test_grid_search_over_branches_and_optimizer():
     assert best.optimizer_.param_groups[0]["momentum"] == 0.9
 
 
-@pytest.mark.parametrize("form", ["SliceDict", "structured array", "frame of arrays", "names"])
+@pytest.mark.parametrize("form", ["dict", "SliceDict", "structured array", "frame of arrays", "names"])
 def test_searches_and_cross_validation_take_every_form_that_has_rows(form):
     X, image, table = FORMS[form]
     net = build(image, table)
@@ -193,13 +193,6 @@ def test_searches_and_cross_validation_take_every_form_that_has_rows(form):
     scores = cross_validate(net, X, Y, cv=3, error_score="raise")["test_score"]
     expected = cross_validate(build(), SliceDict(**AS_DICT), Y, cv=3, error_score="raise")["test_score"]
     np.testing.assert_allclose(scores, expected, rtol=1e-6)
-
-
-def test_of_a_plain_dict_scikit_learn_counts_the_keys():
-    """What a user sees who passes one: why the docstring names what to pass."""
-    with pytest.raises(ValueError, match=r"inconsistent numbers of samples: \[2, 60\]"):
-        cross_validate(build(), AS_DICT, Y)
-    assert "SliceDict" in MultiInputRegressor.__doc__ and "SliceDict" in MultiInputClassifier.__doc__
 
 
 def test_pipelines_and_column_transformers_stand_before():
