@@ -150,6 +150,7 @@ class StackedAdam(StackedOptimizer):
             for group, of_model in zip(groups, factors or [[1.0] * n_weights] * n_models, strict=True)
         ]
         self._n_steps = torch.zeros((), device=params.device)
+        self._n_steps_array = self._n_steps.numpy() if params.device.type == "cpu" else None  # the same memory
         self._alike: list[int] = []
         self._calls: list[tuple[int, float, Callable]] = []
 
@@ -174,7 +175,7 @@ class StackedAdam(StackedOptimizer):
         alike = [first.setdefault((lr, own), m) for m, (lr, own) in enumerate(zip(lrs, self._own, strict=True))]
         if alike != self._alike:
             self._alike, self._calls = alike, self._prepare_calls(alike)
-        self._n_steps.fill_(self.n_steps)
+        self._n_steps_array[...] = self.n_steps
         for m, factor, call in self._calls:
             call(lr=lrs[m] * factor)
 
@@ -191,12 +192,17 @@ class StackedAdam(StackedOptimizer):
         list of (int, float, callable)
             The calls.
         """
+        tensors = [self.params, self.grads, *self.state.values()]
         pieces: dict[tuple[int, float], list[tuple[int, int, int]]] = {}
         for like, run in groupby(range(len(alike)), alike.__getitem__):
             first, *_ = members = list(run)
             for weight, factor in enumerate(self._own[like][1]):
                 pieces.setdefault((like, factor), []).append((weight, first, first + len(members)))
-        tensors = [self.params, self.grads, *self.state.values()]
+        in_lists = {
+            key: [[self.layout.piece(t, *place) for place in places] for t in tensors] for key, places in pieces.items()
+        }
+        if len(in_lists) == 1:  # one call, and one tensor, for everything
+            in_lists = {key: [[t] for t in tensors] for key in in_lists}
         beta1, beta2 = self.settings["betas"]
         shared = {"beta1": beta1, "beta2": beta2, "eps": self.settings["eps"], "amsgrad": False, "maximize": False}
         return [
@@ -205,14 +211,14 @@ class StackedAdam(StackedOptimizer):
                 factor,
                 partial(
                     self.kernel,
-                    *([self.layout.piece(flat, *place) for place in places] for flat in tensors),
+                    *lists,
                     [],  # of amsgrad
-                    [self._n_steps] * len(places),
+                    [self._n_steps] * len(lists[0]),
                     weight_decay=self._own[like][0],
                     **shared,
                 ),
             )
-            for (like, factor), places in pieces.items()
+            for (like, factor), lists in in_lists.items()
         ]
 
     def descend(self, lrs: list[float]) -> None:
