@@ -63,18 +63,18 @@ __version__ = "0.1.0"
 
 _PARTS = {module.name for module in iter_modules(__path__)}
 
+if not TYPE_CHECKING:  # to a type checker every name would be there
 
-def __getattr__(name: str):
-    """Import what is asked for: see `skpt.narwhals_plugin` for why not before."""
-    if name in _PARTS:
-        return import_module(f"skpt.{name}")
-    if name in __all__:
-        return getattr(import_module("skpt.estimators"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    def __getattr__(name: str):
+        """Import what is asked for: see `skpt.narwhals_plugin` for why not before."""
+        if name not in _PARTS and name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        estimators = import_module("skpt.estimators")  # first: threads that import parts by themselves wait for each other
+        return import_module(f"skpt.{name}") if name in _PARTS else getattr(estimators, name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__, *_PARTS})
+    return sorted({*__all__, *(name for name in _PARTS if not name.startswith("_"))})
 
 
 def _fused_backend(**settings):

@@ -5,23 +5,29 @@ scikit-learn asks narwhals, the library by which it reads data frames of all kin
 points of the group "narwhals.plugins". This is one: to it a dict of several inputs is a frame whose columns may have more
 axes than one.
 
-Only dicts that no data frame could hold are taken, and only where the estimators of skpt are imported: whoever uses narwhals
-for something else sees no difference. So `import skpt` alone must be cheap, because narwhals imports this module.
+It answers scikit-learn alone, and only where the estimators of skpt are imported: whoever else uses narwhals sees no
+difference, nor what dicts are to others. `import skpt` alone must be cheap, because narwhals imports this module.
 """
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Sequence
 from functools import cached_property
+from types import FrameType
 
-__all__ = ["NATIVE_PACKAGE", "is_native"]
+__all__ = ["NATIVE_PACKAGE", "is_dict_of_arrays", "is_native"]
 
 NATIVE_PACKAGE = "builtins"
 
+# The functions of scikit-learn that count and take rows, and one that they ask by.
+_TAKE_ROWS = {"_num_samples", "_safe_indexing", "_narwhals_indexing"}
+_ASKS_FOR_THEM = "_nw_into_df_or_series"
+
 
 def is_native(native_object: object) -> bool:
-    """Say whether an object is a dict of arrays, one of which has two axes or more.
+    """Say whether an object is a dict of several inputs, and scikit-learn asks.
 
     Parameters
     ----------
@@ -33,18 +39,55 @@ def is_native(native_object: object) -> bool:
     bool
         False for all where no estimator of skpt was imported.
     """
-    if type(native_object) is not dict or "skpt.base" not in sys.modules:  # skorch's SliceDict splits itself
-        return False
-    n_axes = [_n_axes(value) for value in native_object.values()]
+    return isinstance(native_object, dict) and is_dict_of_arrays(native_object) and _is_asked_for_rows()
+
+
+def is_dict_of_arrays(native_object: dict) -> bool:
+    """Say whether a dict holds arrays only, one of which has two axes or more.
+
+    Parameters
+    ----------
+    native_object : dict
+        Any.
+
+    Returns
+    -------
+    bool
+        False for skorch's SliceDict, which has a shape and splits itself.
+    """
+    n_axes = [] if hasattr(native_object, "shape") else [_n_axes(value) for value in native_object.values()]
     return min(n_axes, default=0) > 0 and max(n_axes) > 1
 
 
 def _n_axes(value: object) -> int:
-    """Give an array's number of axes; of a list of sequences two; 0 for what is no array."""
+    """Give an array's number of axes; of a list, or an array of objects, two if it holds arrays; 0 for what is no array."""
     shape = getattr(value, "shape", None)
-    if isinstance(shape, tuple):
+    if isinstance(shape, tuple) and (len(shape) != 1 or getattr(value, "dtype", None) != object):
         return len(shape)
-    return 1 + (bool(value) and _n_axes(value[0]) > 0) if isinstance(value, list) else 0
+    if isinstance(value, list) or isinstance(shape, tuple):
+        first = value[0] if len(value) and not hasattr(value, "iloc") else None
+        return 1 + (hasattr(first, "shape") or isinstance(first, (list, tuple)))
+    return 0
+
+
+def _is_asked_for_rows() -> bool:
+    """Whether it is scikit-learn that called narwhals, to count or to take rows, where estimators of skpt are in use."""
+    if "skpt.base" not in sys.modules:
+        return False
+    frame = inspect.currentframe()
+    while frame is not None and _package(frame) in ("skpt", "narwhals"):
+        frame = frame.f_back
+    if frame is not None and frame.f_code.co_name == _ASKS_FOR_THEM:
+        frame = frame.f_back
+    if frame is None or _package(frame) != "sklearn" or frame.f_code.co_name not in _TAKE_ROWS:
+        return False
+    while frame is not None and _package(frame) == "sklearn" and frame.f_code.co_name != "resample":
+        frame = frame.f_back
+    return frame is None or _package(frame) != "sklearn"  # `resample` and `shuffle` take the keys for rows
+
+
+def _package(frame: FrameType) -> str:
+    return frame.f_globals.get("__name__", "").partition(".")[0]
 
 
 def __narwhals_namespace__(version) -> _Namespace:

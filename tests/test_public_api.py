@@ -47,3 +47,19 @@ def test_import_of_skpt_imports_nothing_optional():
     imported = set(run.stdout.split())
     assert "skpt" in imported
     assert not imported & {"PIL", "dask", "distributed", "kornia", "matplotlib", "onnx", "onnxruntime"}, imported
+
+
+def test_parts_are_there_without_an_import_of_their_own():
+    """Also where several threads ask first: each alone would import what the others have begun."""
+    program = (
+        "import threading, skpt; errors = []\n"
+        "def ask(name):\n"
+        "    try: getattr(skpt, name)\n"
+        "    except BaseException as error: errors.append((name, error))\n"
+        "names = ['MLPClassifier', 'inspection', 'model_selection', 'MLPRegressor', 'datasets', 'fusion', 'base']\n"
+        "threads = [threading.Thread(target=ask, args=(name,)) for name in names]\n"
+        "[thread.start() for thread in threads]; [thread.join() for thread in threads]\n"
+        "print(errors, hasattr(skpt, 'MLPClasifier'), set(skpt.__all__) <= set(dir(skpt)))\n"
+    )
+    run = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert run.stdout == "[] False True\n"

@@ -27,10 +27,11 @@ from skpt._compat import find_onednn_linear
 
 __all__ = ["choose", "gradient_of_weight", "linear"]
 
-# Multiplications of a product from which oneDNN is faster: 25 us by MKL.
-LARGE = 1 << 20
+# Multiplications of a product from which oneDNN is faster (25 us by MKL), and from which OpenBLAS has no kernels for small
+# matrices. It shares larger products out between threads that wait for each other, which is slow beside any other work.
+LARGE = 1_000_000
 
-# Multiplications of a product below which OpenBLAS never shares it out between threads, whatever kernel it takes.
+# Multiplications of a product below which OpenBLAS never shares it out, whatever kernel it takes.
 SMALL = 1 << 19
 
 # What OpenBLAS calls the processors for which it has kernels for small matrices.

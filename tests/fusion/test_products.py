@@ -2,9 +2,11 @@
 
 import contextlib
 import platform
+import time
 from pathlib import Path
 from unittest import mock
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -97,21 +99,21 @@ def test_who_is_chosen():
             return products.choose(*sizes, device, transposed=transposed)
 
     with mock.patch.object(products, "_is_supported", lambda: True):
-        assert chosen(256, 64, 64) == "onednn"
-        assert chosen(255, 64, 64) == "numpy"
-        assert chosen(255, 64, 64, kernels=False) == "torch"
-        assert chosen(255, 64, 64, transposed=True) == "torch"  # OpenBLAS would use threads
+        assert chosen(100, 100, 100) == chosen(256, 64, 64) == "onednn"
+        assert chosen(100, 100, 99) == chosen(240, 64, 64) == "numpy"
+        assert chosen(240, 64, 64, kernels=False) == "torch"
+        assert chosen(240, 64, 64, transposed=True) == "torch"  # OpenBLAS would use threads
         assert chosen(127, 64, 64, transposed=True) == "numpy"
         assert chosen(256, 64, 1) == "torch"  # a product with a vector
         assert chosen(65536, 2, 64) == "torch"  # copies would take longer than the products
-        assert chosen(255, 64, 64, device=torch.device("cuda")) == "torch"
+        assert chosen(240, 64, 64, device=torch.device("cuda")) == "torch"
         assert chosen(256, 64, 64, device=torch.device("cuda")) == "torch"
         with mock.patch.object(torch.backends.mkldnn.__class__, "enabled", False):  # `flags` warns of GPUs
             assert chosen(256, 64, 64) == "torch"
         with mock.patch.object(products, "find_onednn_linear", lambda: None):
             assert chosen(256, 64, 64) == "torch"
     with mock.patch.object(products, "_is_supported", lambda: False):
-        assert chosen(256, 64, 64) == chosen(255, 64, 64) == "torch"
+        assert chosen(256, 64, 64) == chosen(240, 64, 64) == "torch"
 
 
 @pytest.mark.parametrize(
@@ -157,6 +159,23 @@ def test_libraries_of_numpy(libraries, blas, has):
         mock.patch.object(products.np, "show_config", lambda mode: {"Build Dependencies": {"blas": {"name": blas}}}),
     ):
         assert products._numpy_has_kernels.__wrapped__() is has
+
+
+@pytest.mark.skipif(not products._numpy_has_kernels(), reason="numpy has no kernels for small matrices here")
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("sizes", [(100, 100, 99), (999, 10, 100), (32, 312, 100), (8, 100, 1200), (81, 80, 80)])
+def test_openblas_computes_in_one_thread_what_numpy_is_chosen_for(sizes, transposed):
+    """Threads that share a product out take processor time beyond that of the one that asks for it."""
+    n_rows, n_in, n_out = sizes
+    if products.choose(*sizes, CPU, transposed=transposed) != "numpy":
+        pytest.skip("torch's or oneDNN's")
+    a = np.ones((4, n_rows, n_in), np.float32)
+    b = np.ones((4, n_out, n_in), np.float32).swapaxes(1, 2) if transposed else np.ones((4, n_in, n_out), np.float32)
+    whole, own = time.process_time(), time.thread_time()
+    for _ in range(200):
+        np.matmul(a, b)
+    own, whole = time.thread_time() - own, time.process_time() - whole
+    assert whole < 1.2 * own + 0.005
 
 
 def test_where_linux_says_nothing_the_processor_is_asked_for_by_pythons_means():
