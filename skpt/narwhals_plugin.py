@@ -62,7 +62,7 @@ def is_dict_of_arrays(native_object: dict) -> bool:
 def _n_axes(value: object) -> int:
     """Give an array's number of axes; of a list, or an array of objects, two if it holds arrays; 0 for what is no array."""
     shape = getattr(value, "shape", None)
-    if isinstance(shape, tuple) and (len(shape) != 1 or getattr(value, "dtype", None) != object):
+    if isinstance(shape, tuple) and (len(shape) != 1 or str(getattr(value, "dtype", "")) != "object"):
         return len(shape)
     if isinstance(value, list) or isinstance(shape, tuple):
         first = value[0] if len(value) and not hasattr(value, "iloc") else None

@@ -46,7 +46,7 @@ _HOOKS = (
 )
 
 # Steps between two looks at the losses, where nothing is to be decided after each epoch; for a descent by maps of steps.
-STEPS_AT_ONCE = 64
+STEPS_AT_ONCE = 256
 MAPS_AT_ONCE = 1024
 
 # Numbers of a block of batches that are fetched together: 512 kB, and twice as much in double precision.
