@@ -112,8 +112,8 @@ class StackedLinear:
         self._libraries: dict[int, tuple[str, str, str]] = {}  # for outputs, gradients of weights, gradients of inputs
         self._views: dict[str, tuple[Tensor, Tensor | tuple[Tensor, ...] | np.ndarray]] = {}
 
-    def forward(self, x: Tensor, rows: Rows) -> Tensor:
-        """Compute the outputs."""
+    def forward(self, x: Tensor, rows: Rows, place: Tensor | None = None) -> Tensor:
+        """Compute the outputs; into `place`, where it is given."""
         self.x = x
         n_models, n_rows, n_in = x.shape
         n_out = self.weight.shape[1]
@@ -125,6 +125,7 @@ class StackedLinear:
                 products.choose(n_rows, n_in, n_out, x.device, transposed=second_is_transposed)
                 for second_is_transposed in (self.last or not self.inputs_first, False, self.inputs_first)
             )
+        out = out if place is None else place
         library = self._libraries[n_rows][0]
         if library == "onednn":
             biases = repeat(None) if self.bias is None else self._seen("biases", self.bias, _rows_of_each)
@@ -412,9 +413,11 @@ class StackedLoss:
             self._compute = self._cross_entropy
         if type(criterion) is nn.BCEWithLogitsLoss and _is_plain(criterion):
             self._compute = self._bce
+        self.keeps_outputs = self._compute == self._cross_entropy
         self._all_targets: Tensor | None = None
         self._weights: list[float] | list[Tensor] = []
         self._buffers: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
+        self._probabilities: dict[tuple[int, ...], Tensor] = {}
 
     def begin(self, targets: Tensor, weights: list[float] | list[Tensor]) -> None:
         """Take the targets of some batches.
@@ -437,10 +440,17 @@ class StackedLoss:
             self._buffers[shape] = tuple(torch.empty(size, device=targets.device) for size in (shape, without_outputs))
         self._kept, self._losses = self._buffers[shape]
         self._kept_of, self._losses_of = self._kept.unbind(), self._losses.unbind()
-        if self._compute == self._cross_entropy:
+        if self.keeps_outputs:
+            if shape[1:] not in self._probabilities:
+                self._probabilities[shape[1:]] = torch.empty_like(self._kept[0])
+            self._p = self._probabilities[shape[1:]]
             weight = torch.stack(weights).neg_() if isinstance(weights[0], Tensor) else -weights[0]
             pull = torch.zeros_like(self._kept).scatter_(2, targets.unsqueeze(2), weight)
             self._pull = pull.unbind()
+
+    def place(self, i: int) -> Tensor:
+        """Give where the outputs of a batch are kept until `end`, (M, O, N); where the loss `keeps_outputs`."""
+        return self._kept_of[i]
 
     def gradient(self, i: int, outputs: Tensor) -> Tensor:
         """Give the gradient of the weighted sum of the losses of a batch.
@@ -450,12 +460,12 @@ class StackedLoss:
         i : int
             Which of the batches.
         outputs : Tensor of shape (M, O, N)
-            What the models give. Overwritten.
+            What the models give. Overwritten, unless they are in their `place`.
 
         Returns
         -------
         Tensor of shape (M, O, N)
-            The gradient with respect to the outputs.
+            The gradient with respect to the outputs, until the next one is asked for.
         """
         return self._compute(i, outputs, self._weights[i])
 
@@ -467,8 +477,8 @@ class StackedLoss:
         out : Tensor of shape (n_batches, M)
             Where to.
         """
-        if self._compute == self._cross_entropy:
-            torch.neg(self._kept.gather(2, self._all_targets.unsqueeze(2))[:, :, 0], out=self._losses)
+        if self.keeps_outputs:
+            torch.neg(torch.log_softmax(self._kept, 2).gather(2, self._all_targets.unsqueeze(2))[:, :, 0], out=self._losses)
         elif self._compute == self._mse and self.n_outputs == 1:
             torch.square(self._kept[:, :, 0], out=self._losses)
         elif self._compute == self._mse:
@@ -479,7 +489,9 @@ class StackedLoss:
         torch.sum(self._losses * weight, 2, out=out)
 
     def _cross_entropy(self, i, outputs, weight):
-        p = torch.exp(torch.log_softmax(outputs, 1, out=self._kept_of[i]), out=outputs)
+        if outputs is not self._kept_of[i]:
+            self._kept_of[i].copy_(outputs)
+        p = torch.softmax(outputs, 1, out=self._p)
         # Two roundings, whether the weights are one number or each row has its own.
         return p.mul_(weight).add_(self._pull[i])
 

@@ -256,6 +256,9 @@ class Stack:
         self.norms = [layer for layer in self.layers if isinstance(layer, StackedBatchNorm)]
         self.kept, self.kept_before = ([t.clone() for t in self._changing()] for _ in range(2))  # of the last two epochs
         self.loss = StackedLoss(self.jobs[0].criterion, children[0][last].out_features)
+        # Who writes the outputs writes them where the loss keeps them.
+        writes = isinstance(self.layers[-1], StackedLinear) and self.loss.keeps_outputs
+        self.hidden_layers, self.output_layer = (self.layers[:-1], self.layers[-1]) if writes else (self.layers, None)
 
     def _inputs_first(self, device: torch.device) -> set[int]:
         """Which of the weights lie inputs first in memory: those of hidden layers that numpy multiplies, which is faster so."""
@@ -584,8 +587,10 @@ class Stack:
 
     def _train_step(self, i: int, X: Tensor, rows: Rows) -> None:
         outputs = X
-        for layer in self.layers:
+        for layer in self.hidden_layers:
             outputs = layer.forward(outputs, rows)
+        if self.output_layer is not None:
+            outputs = self.output_layer.forward(outputs, rows, self.loss.place(i))
         g = self.loss.gradient(i, outputs)
         for layer in self.backward_layers:
             g = layer.backward(g, rows)
