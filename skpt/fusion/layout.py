@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 
 import torch
@@ -19,7 +20,7 @@ PIECE = 16
 
 
 class Layout:
-    """A weight of all models after the other, and in each one model after the other.
+    """A weight of all models after the other, and in each one model after the other; or the other way round.
 
     Parameters
     ----------
@@ -33,6 +34,8 @@ class Layout:
         Whether parts of a tensor, of some models and weights, are handled by themselves.
     transposed : collection of int, default=()
         Which of the weights are matrices that lie transposed in memory, columns one after the other.
+    by_model : bool, default=False
+        Whether a model's weights lie side by side, one model after the other, instead. The models of a part are one piece then.
     """
 
     def __init__(
@@ -43,13 +46,15 @@ class Layout:
         *,
         in_pieces: bool = False,
         transposed: Collection[int] = (),
+        by_model: bool = False,
     ):
         self.shapes, self.n_models, self.device, self.in_pieces = list(shapes), n_models, device, in_pieces
-        self.transposed = transposed
-        sizes = [shape.numel() for shape in self.shapes]
-        self.strides = [size + (-size % PIECE if in_pieces else 0) for size in sizes]
-        self.starts = [n_models * sum(self.strides[:i]) for i in range(len(sizes))]
-        length = n_models * sum(self.strides)
+        self.transposed, self.by_model = transposed, by_model
+        sizes = [size + (-size % PIECE if in_pieces else 0) for size in (shape.numel() for shape in self.shapes)]
+        self.model_size = sum(sizes)
+        self.strides = [self.model_size] * len(sizes) if by_model else sizes  # from one model to the next
+        self.starts = [sum(sizes[:i]) * (1 if by_model else n_models) for i in range(len(sizes))]
+        length = n_models * self.model_size
         self.length = length + -length % VECTOR
 
     def zeros(self) -> Tensor:
@@ -60,15 +65,35 @@ class Layout:
         """Give views of a tensor, (n_models, ...) for each weight."""
         views = []
         for i, (start, stride, shape) in enumerate(zip(self.starts, self.strides, self.shapes, strict=True)):
-            of_models = flat[start : start + self.n_models * stride].view(self.n_models, stride)[:, : shape.numel()]
             turned = i in self.transposed
-            views.append(of_models.view(-1, *reversed(shape)).transpose(1, 2) if turned else of_models.view(-1, *shape))
+            lengths = tuple(reversed(shape)) if turned else tuple(shape)
+            steps = [math.prod(lengths[axis + 1 :]) for axis in range(len(lengths))]
+            view = flat.as_strided((self.n_models, *lengths), (stride, *steps), start)
+            views.append(view.transpose(1, 2) if turned else view)
         return views
 
-    def piece(self, flat: Tensor, weight: int, first: int, last: int) -> Tensor:
-        """Give a view of one weight of the models from `first` to before `last`, and what fills it up."""
-        start, stride = self.starts[weight], self.strides[weight]
-        return flat[start + first * stride : start + last * stride]
+    def pieces(self, flat: Tensor, weights: Sequence[int], first: int, last: int) -> list[Tensor]:
+        """Give views of weights of the models from `first` to before `last`, and what fills them up.
+
+        Parameters
+        ----------
+        flat : Tensor
+            Laid out so, `in_pieces`.
+        weights : sequence of int
+            Which weights; all of them where `by_model`.
+        first, last : int
+            Which models.
+
+        Returns
+        -------
+        list of Tensor
+            As few as there may be.
+        """
+        if self.by_model:
+            return [flat[first * self.model_size : last * self.model_size]]
+        return [
+            flat[self.starts[w] + first * self.strides[w] : self.starts[w] + last * self.strides[w]] for w in weights
+        ]
 
     def spread(self, values: Sequence[float]) -> float | Tensor:
         """Give one number per model as one number if they are all equal, or else as a tensor that is laid out so."""

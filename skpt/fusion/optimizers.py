@@ -193,14 +193,15 @@ class StackedAdam(StackedOptimizer):
             The calls.
         """
         tensors = [self.params, self.grads, *self.state.values()]
-        pieces: dict[tuple[int, float], list[tuple[int, int, int]]] = {}
+        in_lists: dict[tuple[int, float], list[list[Tensor]]] = {}
         for like, run in groupby(range(len(alike)), alike.__getitem__):
             first, *_ = members = list(run)
-            for weight, factor in enumerate(self._own[like][1]):
-                pieces.setdefault((like, factor), []).append((weight, first, first + len(members)))
-        in_lists = {
-            key: [[self.layout.piece(t, *place) for place in places] for t in tensors] for key, places in pieces.items()
-        }
+            factors = self._own[like][1]
+            for factor in dict.fromkeys(factors):
+                weights = [weight for weight, own in enumerate(factors) if own == factor]
+                lists = in_lists.setdefault((like, factor), [[] for _ in tensors])
+                for of_tensor, tensor in zip(lists, tensors, strict=True):
+                    of_tensor += self.layout.pieces(tensor, weights, first, first + len(members))
         if len(in_lists) == 1:  # one call, and one tensor, for everything
             in_lists = {key: [[t] for t in tensors] for key in in_lists}
         beta1, beta2 = self.settings["betas"]

@@ -228,7 +228,13 @@ class Stack:
         shapes, device = [w.shape[1:] for w in weights], weights[0].device
         self.optimizer_class = STACKED_OPTIMIZERS[optimizer_class(self.jobs[0].optimizer)]
         in_pieces = self.optimizer_class.goes_in_pieces(sum(shape.numel() for shape in shapes), device)
-        self.layout = Layout(shapes, len(self.jobs), device, in_pieces=in_pieces, transposed=self._inputs_first(device))
+        # Where numpy writes all gradients they need not lie side by side, and an optimizer's calls take one tensor each.
+        own_rates = any(len(job.optimizer.param_groups) > 1 for job in self.jobs)
+        by_model = in_pieces and not own_rates and self._is_numpys(device)
+        transposed = self._inputs_first(device)
+        self.layout = Layout(
+            shapes, len(self.jobs), device, in_pieces=in_pieces, transposed=transposed, by_model=by_model
+        )
         self.params, self.grads = self.layout.zeros(), self.layout.zeros()
         self.blocks, self.grad_blocks = self.layout.blocks(self.params), self.layout.blocks(self.grads)
         for block, w in zip(self.blocks, weights, strict=True):
@@ -260,15 +266,21 @@ class Stack:
         writes = isinstance(self.layers[-1], StackedLinear) and self.loss.keeps_outputs
         self.hidden_layers, self.output_layer = (self.layers[:-1], self.layers[-1]) if writes else (self.layers, None)
 
+    def _linear_by_numpy(self, device: torch.device) -> dict[Linear, bool]:
+        """Whether numpy multiplies, for each linear layer of the first model."""
+        n_rows = max(_batch_rows(self.jobs[0])[1:])
+        linear = [layer for layer in self.jobs[0].module if isinstance(layer, Linear)]
+        return {
+            layer: products.choose(n_rows, layer.in_features, layer.out_features, device) == "numpy" for layer in linear
+        }
+
+    def _is_numpys(self, device: torch.device) -> bool:
+        return all(self._linear_by_numpy(device).values())
+
     def _inputs_first(self, device: torch.device) -> set[int]:
         """Which of the weights lie inputs first in memory: those of hidden layers that numpy multiplies, which is faster so."""
-        module, n_rows = self.jobs[0].module, max(_batch_rows(self.jobs[0])[1:])
-        linear = [layer for layer in module if isinstance(layer, Linear)]
-        turned = {
-            id(layer.weight)
-            for layer in linear[:-1]
-            if products.choose(n_rows, layer.in_features, layer.out_features, device) == "numpy"
-        }
+        *hidden, _ = self._linear_by_numpy(device).items()
+        turned = {id(layer.weight) for layer, by_numpy in hidden if by_numpy}
         return {i for i, p in enumerate(self.params_of[0]) if id(p) in turned}
 
     def _read_optimizers(self) -> dict[str, list[Tensor]]:

@@ -47,9 +47,13 @@ def test_models_are_shared_out_evenly_and_neighbours_stay_together(epochs, n_gro
     shapes=st.lists(st.lists(st.integers(1, 7), min_size=1, max_size=2), min_size=1, max_size=4),
     n_models=st.integers(1, 5),
     in_pieces=st.booleans(),
+    by_model=st.booleans(),
+    turns=st.booleans(),
 )
-def test_a_layout_has_a_place_for_every_number(shapes, n_models, in_pieces):
-    layout = Layout([torch.Size(shape) for shape in shapes], n_models, torch.device("cpu"), in_pieces=in_pieces)
+def test_a_layout_has_a_place_for_every_number(shapes, n_models, in_pieces, by_model, turns):
+    transposed = [i for i, shape in enumerate(shapes) if turns and len(shape) == 2]
+    settings = {"in_pieces": in_pieces, "by_model": by_model, "transposed": transposed}
+    layout = Layout([torch.Size(shape) for shape in shapes], n_models, torch.device("cpu"), **settings)
     flat = layout.zeros()
     assert len(flat) % VECTOR == 0
     blocks = layout.blocks(flat)
@@ -62,7 +66,8 @@ def test_a_layout_has_a_place_for_every_number(shapes, n_models, in_pieces):
         assert all((block[m] == values[m][i]).all() for m in range(n_models))
     for i, block in enumerate(blocks):
         for m in range(n_models):
-            piece = layout.piece(flat, i, m, m + 1)
-            assert piece.data_ptr() == block[m].data_ptr() and piece.sum() == block[m].numel()
+            (piece,) = layout.pieces(flat, [i], m, m + 1)
+            assert (i > 0 and by_model) or piece.data_ptr() == block[m].data_ptr()
+            assert piece.sum() == sum(b[m].numel() for b in (blocks if by_model else [block]))
             assert not in_pieces or (piece.storage_offset() % PIECE == 0 and len(piece) % PIECE == 0)
     assert layout.spread([2.0] * n_models) == 2.0
