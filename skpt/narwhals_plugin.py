@@ -2,8 +2,8 @@
 
 A search asks for the number of rows of X, and for some of them, before any code of its estimator runs. Where X is no array,
 scikit-learn asks narwhals, the library by which it reads data frames of all kinds; narwhals asks its plugins, the entry
-points of the group "narwhals.plugins". This is one: to it a dict of several inputs is a frame whose columns may have more
-axes than one.
+points of the group "narwhals.plugins". This is one: to it a dict of several inputs, or of several tasks' labels, is a frame
+whose columns may have more axes than one.
 
 It answers scikit-learn alone, and only where the estimators of skpt are imported: whoever else uses narwhals sees no
 difference, nor what dicts are to others. `import skpt` alone must be cheap, because narwhals imports this module.
@@ -43,7 +43,7 @@ def is_native(native_object: object) -> bool:
 
 
 def is_dict_of_arrays(native_object: dict) -> bool:
-    """Say whether a dict holds arrays only, one of which has two axes or more.
+    """Say whether a dict holds arrays or lists only.
 
     Parameters
     ----------
@@ -53,21 +53,16 @@ def is_dict_of_arrays(native_object: dict) -> bool:
     Returns
     -------
     bool
-        False for skorch's SliceDict, which has a shape and splits itself.
+        False for an empty one, and for skorch's SliceDict, which has a shape and splits itself.
     """
-    n_axes = [] if hasattr(native_object, "shape") else [_n_axes(value) for value in native_object.values()]
-    return min(n_axes, default=0) > 0 and max(n_axes) > 1
+    if hasattr(native_object, "shape") or not native_object:
+        return False
+    return all(isinstance(value, list) or _n_axes(value) > 0 for value in native_object.values())
 
 
 def _n_axes(value: object) -> int:
-    """Give an array's number of axes; of a list, or an array of objects, two if it holds arrays; 0 for what is no array."""
     shape = getattr(value, "shape", None)
-    if isinstance(shape, tuple) and (len(shape) != 1 or str(getattr(value, "dtype", "")) != "object"):
-        return len(shape)
-    if isinstance(value, list) or isinstance(shape, tuple):
-        first = value[0] if len(value) and not hasattr(value, "iloc") else None
-        return 1 + (hasattr(first, "shape") or isinstance(first, (list, tuple)))
-    return 0
+    return len(shape) if isinstance(shape, tuple) else 0
 
 
 def _is_asked_for_rows() -> bool:

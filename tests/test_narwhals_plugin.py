@@ -24,10 +24,10 @@ from sklearn.model_selection import (
     train_test_split,
     validation_curve,
 )
-from sklearn.utils import Bunch, resample, shuffle
+from sklearn.utils import resample, shuffle
 from skorch.helper import SliceDict
 
-from skpt import DenseBranch, MultiInputRegressor
+from skpt import DenseBranch, MultiInputRegressor, MultiTaskEstimator
 from skpt.exceptions import InvalidInputError
 from skpt.narwhals_plugin import is_dict_of_arrays, is_native
 
@@ -98,8 +98,6 @@ def test_kinds_of_arrays(kind):
 @pytest.mark.parametrize(
     "other",
     [
-        {"a": np.zeros(3), "b": np.zeros(3)},  # a data frame can hold it
-        {"a": [1, 2], "b": [3, 4]},
         {"a": np.zeros((3, 2)), "b": 5},
         {"a": np.zeros((3, 2)), "b": np.float64(5)},
         {"a": {"b": np.zeros((3, 2))}},
@@ -112,18 +110,23 @@ def test_other_dicts_are_not_taken(other):
     assert not is_dict_of_arrays(other)
 
 
-def test_what_holds_arrays_is_an_array():
+def test_arrays_and_lists_of_any_kind():
     steps = [np.zeros((3, 2)), np.zeros((4, 2))]
     of_objects = np.empty(2, dtype=object)
     of_objects[:] = steps
-    some = np.zeros((2, 2))
-    for given in ({"steps": steps, "age": np.zeros(2)}, {"steps": of_objects}, OrderedDict(steps=steps), Bunch(steps=some)):
-        assert is_dict_of_arrays(given)
     around = []
     around.append(around)
-    assert is_dict_of_arrays({"a": around})  # what it holds is somebody else's question
-    assert not is_dict_of_arrays({"steps": [], "age": np.zeros(0)})
-    assert not is_dict_of_arrays({"words": np.array(["a", "b"], dtype=object)})
+    for values in (steps, of_objects, np.zeros(2), ["a", "b"], np.array(["a", "b"]), around, [], torch.zeros(2)):
+        assert is_dict_of_arrays({"some": values, "age": np.zeros(2)})
+
+
+def test_labels_of_several_tasks():
+    y = {"number": Y, "sign": np.where(Y > 0, "plus", "minus")}
+    net = MultiTaskEstimator({"number": "regression", "sign": "classification"}, max_epochs=3, random_state=0)
+    table = np.concatenate([X["left"], X["right"]], axis=1)
+    scores = cross_validate(net, table, y, cv=3, error_score="raise")["test_score"]
+    np.testing.assert_array_equal(scores, cross_validate(net, table, pd.DataFrame(y), cv=3)["test_score"])
+    assert GridSearchCV(net, {"lr": [0.001, 0.1]}, cv=2, error_score="raise").fit(table, y).score(table, y) > 0
 
 
 def test_dicts_of_any_class():

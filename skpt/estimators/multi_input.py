@@ -463,8 +463,7 @@ class MultiInputRegressor(_MultiInput, NetRegressor):
 
     Each branch is a small network for its own input; their outputs are joined, and fully connected layers follow. Choose it
     where the inputs of a row are of different kinds. X is a table whose columns go to the branches, or a dict of arrays with
-    the same number of rows, in searches and cross-validation too. A dict whose arrays all have one axis is a table: for those
-    pass it as a DataFrame, because scikit-learn counts its keys.
+    the same number of rows, in searches and cross-validation too.
 
     See Also
     --------
@@ -529,8 +528,7 @@ class MultiInputClassifier(_MultiInput, NetClassifier):
 
     Each branch is a small network for its own input; their outputs are joined, and fully connected layers follow, whose
     outputs are log-odds. Choose it where the inputs of a row are of different kinds. X is a table whose columns go to the
-    branches, or a dict of arrays with the same number of rows, in searches and cross-validation too. A dict whose arrays
-    all have one axis is a table: for those pass it as a DataFrame, because scikit-learn counts its keys.
+    branches, or a dict of arrays with the same number of rows, in searches and cross-validation too.
 
     See Also
     --------
