@@ -6,7 +6,7 @@ points of the group "narwhals.plugins". This is one: to it a dict of several inp
 whose columns may have more axes than one.
 
 It answers scikit-learn alone, and only where the estimators of skpt are imported: whoever else uses narwhals sees no
-difference, nor what dicts are to others. `import skpt` alone must be cheap, because narwhals imports this module.
+difference. `import skpt` alone must be cheap, because narwhals imports this module.
 """
 
 from __future__ import annotations
