@@ -57,12 +57,12 @@ def is_dict_of_arrays(native_object: dict) -> bool:
     """
     if hasattr(native_object, "shape") or not native_object:
         return False
-    return all(isinstance(value, list) or _n_axes(value) > 0 for value in native_object.values())
+    return all(isinstance(value, list) or _has_axes(value) for value in native_object.values())
 
 
-def _n_axes(value: object) -> int:
+def _has_axes(value: object) -> bool:
     shape = getattr(value, "shape", None)
-    return len(shape) if isinstance(shape, tuple) else 0
+    return isinstance(shape, tuple) and len(shape) > 0
 
 
 def _is_asked_for_rows() -> bool:

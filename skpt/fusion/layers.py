@@ -104,9 +104,7 @@ class StackedLinear:
         self.needs_input_grad = True
         self.inputs_first = weight_grad is not None and weight_grad.stride(2) != 1  # in memory
         self._grad = None if weight_grad is None else weight_grad.transpose(1, 2) if self.inputs_first else weight_grad
-        self._bmm_grad = self._grad  # batched products of torch that are not written side by side are slow
-        if weight_grad is not None and not self._grad.is_contiguous():
-            self._bmm_grad = torch.empty_like(self._grad, memory_format=torch.contiguous_format)
+        self._bmm_grad: Tensor | None = None  # batched products of torch that are not written side by side are slow
         self._out: dict[int, Tensor] = {}  # by number of rows, like the next two
         self._gx: dict[int, Tensor] = {}
         self._libraries: dict[int, tuple[str, str, str]] = {}  # for outputs, gradients of weights, gradients of inputs
@@ -183,6 +181,8 @@ class StackedLinear:
             np.matmul(a, b, self._seen("grad_array", self._grad, Tensor.numpy))
         else:
             a, b = (self._seen("x_t", self.x, _transpose), g_rows) if self.inputs_first else (g_outputs, self.x)
+            if self._bmm_grad is None:
+                self._bmm_grad = self._grad if self._grad.is_contiguous() else self._grad.contiguous()
             torch.bmm(a, b, out=self._bmm_grad)
             if self._bmm_grad is not self._grad:
                 self._grad.copy_(self._bmm_grad)

@@ -230,8 +230,11 @@ class Stack:
         in_pieces = self.optimizer_class.goes_in_pieces(sum(shape.numel() for shape in shapes), device)
         # Where numpy writes all gradients they need not lie side by side, and an optimizer's calls take one tensor each.
         own_rates = any(len(job.optimizer.param_groups) > 1 for job in self.jobs)
-        by_model = in_pieces and not own_rates and self._is_numpys(device)
-        transposed = self._inputs_first(device)
+        by_numpy = self._linear_by_numpy(device)
+        by_model = in_pieces and not own_rates and all(by_numpy.values())
+        # And it multiplies faster where the weights of hidden layers lie inputs first in memory.
+        turned = {id(layer.weight) for layer in list(by_numpy)[:-1] if by_numpy[layer]}
+        transposed = {i for i, p in enumerate(self.params_of[0]) if id(p) in turned}
         self.layout = Layout(
             shapes, len(self.jobs), device, in_pieces=in_pieces, transposed=transposed, by_model=by_model
         )
@@ -273,15 +276,6 @@ class Stack:
         return {
             layer: products.choose(n_rows, layer.in_features, layer.out_features, device) == "numpy" for layer in linear
         }
-
-    def _is_numpys(self, device: torch.device) -> bool:
-        return all(self._linear_by_numpy(device).values())
-
-    def _inputs_first(self, device: torch.device) -> set[int]:
-        """Which of the weights lie inputs first in memory: those of hidden layers that numpy multiplies, which is faster so."""
-        *hidden, _ = self._linear_by_numpy(device).items()
-        turned = {id(layer.weight) for layer, by_numpy in hidden if by_numpy}
-        return {i for i, p in enumerate(self.params_of[0]) if id(p) in turned}
 
     def _read_optimizers(self) -> dict[str, list[Tensor]]:
         """Give what the models' optimizers remember of each weight, (M, ...)."""
