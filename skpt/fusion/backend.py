@@ -9,6 +9,7 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import re
 import threading
 import time
 import warnings
@@ -103,6 +104,10 @@ class FusedBackend(ParallelBackendBase):
     def start_call(self) -> None:
         """Begin a parallel call; see joblib."""
         outer = current_rendezvous()
+        # Joblib parses an expression by ast next, which in two threads at once may raise SystemError ("AST constructor recursion
+        # depth mismatch", github.com/python/cpython/issues/106905; met in Python 3.11.7).
+        if expression := re.fullmatch(r"(?:(\d+) ?\* ?)?n_jobs", str(self.parallel.pre_dispatch)):
+            self.parallel.pre_dispatch = int(expression[1] or 1) * WIDTH
         # Joblib looks for results again and again, and sleeps 10 ms in between: where it may, the call itself waits for them.
         # Who wants results as they come, or only for so long, looks for them itself.
         waits = self.parallel.timeout is None and not self.parallel.return_generator

@@ -184,6 +184,16 @@ def test_all_fits_of_a_nested_search_meet():
     assert [group.n_models for group in report.groups] == [12, 3]
 
 
+@pytest.mark.parametrize("pre_dispatch", ["n_jobs", "2*n_jobs", 7, "all"])
+def test_tasks_do_not_have_joblib_parse_an_expression(monkeypatch, pre_dispatch):
+    # ast.parse in two threads at once may fail in Python 3.11
+    monkeypatch.setattr("joblib.parallel.eval_expr", lambda expression: pytest.fail(expression))
+    with joblib.parallel_config("skpt"):
+        parallel = joblib.Parallel(pre_dispatch=pre_dispatch)
+        assert parallel(joblib.delayed(abs)(-i) for i in range(20)) == list(range(20))
+        cross_val_score(GridSearchCV(regressor(), GRID, cv=2, pre_dispatch=pre_dispatch), X, y, cv=3)
+
+
 def test_each_halving_is_fused():
     reports = []
 
