@@ -104,8 +104,8 @@ class FusedBackend(ParallelBackendBase):
     def start_call(self) -> None:
         """Begin a parallel call; see joblib."""
         outer = current_rendezvous()
-        # Joblib parses an expression by ast next, which in two threads at once may raise SystemError ("AST constructor recursion
-        # depth mismatch", github.com/python/cpython/issues/106905; met in Python 3.11.7).
+        # Joblib parses an expression by ast next, which in two threads at once may raise SystemError ("AST constructor
+        # recursion depth mismatch", github.com/python/cpython/issues/106905; met in Python 3.11.7).
         if expression := re.fullmatch(r"(?:(\d+) ?\* ?)?n_jobs", str(self.parallel.pre_dispatch)):
             self.parallel.pre_dispatch = int(expression[1] or 1) * WIDTH
         # Joblib looks for results again and again, and sleeps 10 ms in between: where it may, the call itself waits for them.
