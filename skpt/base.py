@@ -77,6 +77,7 @@ from skpt.training.fields import Fields, is_dict
 from skpt.training.files import join_learnt, read_tensors, split_learnt, write_tensors
 from skpt.training.job import TrainingJob, loss_of_zeros
 from skpt.training.ladder import TrainingLadder
+from skpt.training.memory import keep_freed_memory
 from skpt.training.monitor import Monitor, warn_if_still_falling, warn_if_useless
 from skpt.training.optimizers import PendingOptimizer, build_optimizer, find_optimizer
 from skpt.training.precision import single_precision
@@ -1169,6 +1170,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
 
     def _train(self, job: TrainingJob, X, y, datasets: dict[str, Any]) -> None:
         """Carry the job out, and take its results over, whether it ended well or not."""
+        keep_freed_memory()
         reporter = EpochReporter(self, job, X, y)
         reason = self._why_alone() or why_not_stacked(job)
         reporter.begin()

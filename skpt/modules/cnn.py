@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from numbers import Integral
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from skpt.modules.layers import BatchNorm2d, Conv2d, Dropout, Layers, dense_layers, make_activation
+from skpt.modules.layers import ACTIVATIONS, BatchNorm2d, Conv2d, Dropout, Layers, dense_layers, make_activation
 
 __all__ = ["CNNModule"]
 
@@ -18,7 +18,8 @@ class CNNModule(Layers):
     """Blocks of convolution and pooling, then fully connected layers (LeCun et al., 1998).
 
     Each block is a convolution, batch normalisation (optional), activation, max-pooling (optional) and dropout (optional), in
-    that order. Where an image has become smaller than a kernel or a pool, these are as small as the image.
+    that order; an activation that never falls comes after the pooling, which gives the same and takes less. Where an image has
+    become smaller than a kernel or a pool, these are as small as the image.
 
     Parameters
     ----------
@@ -106,6 +107,8 @@ class CNNModule(Layers):
             if max(pool) > 1:
                 layers[f"pool_{i}"] = nn.MaxPool2d(pool)
                 size = [n // p for n, p in zip(size, pool, strict=True)]
+                if _never_falls(activation):
+                    layers.move_to_end(f"conv_activation_{i}")
             if conv_dropout:
                 layers[f"conv_dropout_{i}"] = Dropout(conv_dropout, noise_generator)
             n_in = n_channels
@@ -124,6 +127,30 @@ class CNNModule(Layers):
             )
         )
         super().__init__(layers)
+
+    def forward(self, X: Tensor, sample_weight: Tensor | None = None) -> Tensor:
+        """Map X of shape (N, n_channels, height, width) to the outputs; `sample_weight` enters batch statistics alone."""
+        return super().forward(_channels_last(X) if X.device.type == "cpu" else X, sample_weight)
+
+
+_FALL_SOMEWHERE = ("gelu", "silu", "mish", "hardswish")
+
+
+def _never_falls(activation: str | Callable[[], nn.Module]) -> bool:
+    """Whether the largest of some outputs is that of the largest number; known of torch's own, made without arguments."""
+    known = {name: cls for name, cls in ACTIVATIONS.items() if name not in _FALL_SOMEWHERE}
+    return activation in known if isinstance(activation, str) else any(activation is cls for cls in known.values())
+
+
+def _channels_last(X: Tensor) -> Tensor:
+    """Lay the channels of a pixel side by side, for all layers that follow: on a CPU torch's max-pooling is then vectorized.
+
+    Torch goes by the strides, and takes one channel in an image's own strides for the other format.
+    """
+    n_samples, n_channels, height, width = X.shape
+    if n_channels == 1:
+        return X.reshape(n_samples, height, width, 1).permute(0, 3, 1, 2)
+    return X.contiguous(memory_format=torch.channels_last)
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:

@@ -98,27 +98,31 @@ class FeatureScaler:
         others = tuple(i for i in range(X.ndim) if i != axis)
         shape = [1] * (X.ndim - 1)
         shape[axis - 1] = X.shape[axis]
-        # A first guess of the mean makes the sums of squares exact enough; one pass over the rows is left.
+        # A first guess of the mean, of few rows where they do, makes the sums of squares exact enough; one pass is left.
         parts = _parts(X)
-        first = as_numbers(X[parts[0]], np.float64)
-        guess = np.nanmean(first, axis=others, keepdims=True)
-        guess = np.where(np.isfinite(guess), guess, 0.0)
+        some = X[parts[0]]
+        for few in (some[:64], some):
+            first = as_numbers(few, np.float64)
+            is_known = np.isfinite(first)
+            n_known = is_known.sum(axis=others, keepdims=True)
+            if n_known.all():
+                break
+        guess = first.sum(axis=others, keepdims=True, where=is_known) / np.maximum(n_known, 1)
         total = sums = squares = 0.0
         with np.errstate(over="ignore", invalid="ignore"):
             for rows in parts:
                 part = as_numbers(X[rows], np.float64) - guess
                 share = np.ones(len(part)) if weight is None else weight[rows]
-                missing = np.isnan(part)
-                if missing.any():
-                    share = share.reshape(-1, *[1] * (X.ndim - 1)) * ~missing
+                of_part = _sum_of_features(part, share, axis)
+                if np.isnan(of_part).any():
+                    missing = np.isnan(part)
+                    total = total + _sum_of_features((~missing).astype(np.float64), share, axis)
                     part = np.nan_to_num(part, copy=False, nan=0.0, posinf=np.inf, neginf=-np.inf)
-                    total = total + share.sum(axis=others)
-                    sums = sums + (share * part).sum(axis=others)
-                    squares = squares + (share * np.square(part, out=part)).sum(axis=others)
+                    of_part = _sum_of_features(part, share, axis)
                 else:
                     total = total + share.sum() * (part[0].size // X.shape[axis])
-                    sums = sums + share @ part.sum(axis=others[1:])
-                    squares = squares + share @ np.square(part, out=part).sum(axis=others[1:])
+                sums = sums + of_part
+                squares = squares + _sum_of_features(np.square(part, out=part), share, axis)
             centre = sums / np.maximum(total, np.finfo(np.float64).tiny)
             var = squares / np.maximum(total, np.finfo(np.float64).tiny) - centre**2
         if not np.isfinite(var).all():
@@ -195,6 +199,15 @@ def spread_in_units_of(scale, other_scale) -> np.ndarray:
         About one where both are alike.
     """
     return np.where((scale == 1.0) | (other_scale == 1.0), 1.0, scale / other_scale)
+
+
+def _sum_of_features(part: np.ndarray, share: np.ndarray, axis: int) -> np.ndarray:
+    """Sum (n_samples, ...) by shares of the rows over all axes but one."""
+    n_features = part.shape[axis]
+    if axis == part.ndim - 1:
+        n_places = part[0].size // n_features
+        return np.repeat(share, n_places) @ part.reshape(-1, n_features)
+    return share @ np.moveaxis(part, axis, 1).reshape(len(part), n_features, -1).sum(2)
 
 
 def _parts(X) -> list[slice]:

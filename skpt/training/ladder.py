@@ -26,6 +26,7 @@ from skpt.training.batches import Batches, LoaderBatches, rows_of
 from skpt.training.criteria import mean_loss
 from skpt.training.fields import Fields
 from skpt.training.job import TrainingJob
+from skpt.training.memory import keep_freed_memory
 from skpt.training.monitor import check_finite
 from skpt.training.randomness import borrowed_global_generator
 from skpt.training.sources import RowSource
@@ -295,11 +296,11 @@ class TrainingLadder(NeuralNet):
         self._set_training(True)
         Xi, yi = unpack_data(batch)
         if isinstance(yi, (tuple, list)) and getattr(self.module_, "takes_sample_weight", False):
-            fit_params = {**fit_params, "sample_weight": to_device(yi[1], self.device_)}
+            fit_params = {**fit_params, "sample_weight": self._to_device(yi[1])}
         if getattr(self.module_, "takes_target", False):
             target = yi[0] if isinstance(yi, (tuple, list)) else yi
-            fit_params = {**fit_params, "target": to_device(target, self.device_)}
-        Xi = self._augmented(to_device(Xi, self.device_))
+            fit_params = {**fit_params, "target": self._to_device(target)}
+        Xi = self._augmented(self._to_device(Xi))
         y_pred = self.infer(Xi, **fit_params)
         loss = self.get_loss(y_pred, yi, X=Xi, training=True)
         loss.backward()
@@ -322,7 +323,10 @@ class TrainingLadder(NeuralNet):
         Tensor of shape (n_samples, n_outputs)
             The outputs.
         """
-        return self.module_(self._encode_batch(to_device(x, self.device_)), **fit_params)
+        return self.module_(self._encode_batch(self._to_device(x)), **fit_params)
+
+    def _to_device(self, batch):
+        return batch if isinstance(batch, Tensor) and batch.device == self.device_ else to_device(batch, self.device_)
 
     def _augmented(self, x):
         """Change a batch at random before it is trained on."""
@@ -352,8 +356,8 @@ class TrainingLadder(NeuralNet):
             A scalar.
         """
         y_true, weight = y_true if isinstance(y_true, (tuple, list)) else (y_true, None)
-        weight = weight if weight is None else to_device(weight, self.device_)
-        return mean_loss(self.criterion_, y_pred, to_device(y_true, self.device_), weight)
+        weight = weight if weight is None else self._to_device(weight)
+        return mean_loss(self.criterion_, y_pred, self._to_device(y_true), weight)
 
     def get_iterator(self, dataset, training=False):
         """Give an iterable over batches.
@@ -400,6 +404,7 @@ class TrainingLadder(NeuralNet):
         Tensor
             Outputs.
         """
+        keep_freed_memory()
         n_samples = X.shape[0]
         for start in range(0, n_samples, n_rows):
             yield self.infer(rows_of(X, slice(start, min(start + n_rows, n_samples))))

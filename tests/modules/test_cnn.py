@@ -1,5 +1,6 @@
 """The convolutional network against the same layers of torch's own."""
 
+from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -9,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from skpt.modules import CNNModule
+from skpt.modules import ACTIVATIONS, CNNModule
 from skpt.modules.layers import BatchNorm2d
 
 
 def direct_build(module: CNNModule) -> nn.Sequential:
-    """Torch's own layer for each of ours, with the same weights."""
+    """Torch's own layer for each of ours, with the same weights; activations before pooling, whatever it is."""
     layers = []
-    for layer in module:
+    for name, layer in module.named_children():
         if isinstance(layer, nn.Conv2d):
             own = nn.Conv2d(
                 layer.in_channels, layer.out_channels, layer.kernel_size, padding=layer.padding, bias=layer.bias is not None
@@ -30,11 +31,12 @@ def direct_build(module: CNNModule) -> nn.Sequential:
         else:
             own = layer
         own.load_state_dict(layer.state_dict())
-        layers.append(own)
+        is_late = name.startswith("conv_activation") and isinstance(layers[-1], nn.MaxPool2d)
+        layers.insert(len(layers) - is_late, own)
     return nn.Sequential(*layers)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 9), st.integers(1, 9)),
     channels=st.lists(st.integers(1, 4), min_size=1, max_size=3),
@@ -42,20 +44,43 @@ def direct_build(module: CNNModule) -> nn.Sequential:
     pool_size=st.integers(1, 3) | st.tuples(st.integers(1, 3), st.integers(1, 3)),
     padding=st.sampled_from(["same", "valid", 0, 1]),
     hidden_layer_sizes=st.lists(st.integers(1, 5), max_size=2),
+    activation=st.sampled_from([*ACTIVATIONS, nn.Softplus, nn.LeakyReLU(-0.5), partial(nn.LeakyReLU, -0.5), nn.Tanhshrink]),
     batch_norm=st.booleans(),
 )
 def test_outputs_and_gradients_are_torchs(shape, batch_norm, **arguments):
     generator = torch.Generator().manual_seed(0)
-    module = CNNModule(shape, 2, **arguments, activation="tanh", batch_norm=batch_norm, generator=generator)
-    direct = direct_build(module)
-    X = torch.randn(4, *shape, generator=generator)
+    module = CNNModule(shape, 2, **arguments, batch_norm=batch_norm, generator=generator).double()
+    direct = direct_build(module).double()
+    X = torch.randn(4, *shape, generator=generator, dtype=torch.float64)
+    X, X_direct = X.clone().requires_grad_(), X.clone().requires_grad_()
     for training in (True, False):
-        outputs, expected = (net.train(training)(X) for net in (module, direct))
-        torch.testing.assert_close(outputs, expected, rtol=1e-4, atol=1e-5)
+        outputs, expected = module.train(training)(X), direct.train(training)(X_direct)
+        torch.testing.assert_close(outputs, expected, rtol=1e-9, atol=1e-10)
     outputs.square().sum().backward()
     expected.square().sum().backward()
+    torch.testing.assert_close(X.grad, X_direct.grad, rtol=1e-8, atol=1e-9)
     for ours, theirs in zip(module.parameters(), direct.parameters(), strict=True):
-        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-8, atol=1e-9)
+
+
+def test_channels_lie_side_by_side_on_a_cpu():
+    # torch's max-pooling is many times faster so
+    seen = []
+    for n_channels in (1, 3):
+        module = CNNModule((n_channels, 8, 6), 2)
+        for layer in (module.conv_1, module.pool_1, module.pool_2):
+            layer.register_forward_hook(lambda _, given, made: seen.append((given[0].stride(1), made.stride(1))))
+        module(torch.randn(4, n_channels, 8, 6))
+    assert seen == [(1, 1)] * 6
+
+
+def test_activations_that_never_fall_come_after_pooling():
+    names = {
+        activation: [name for name, _ in CNNModule((1, 8, 8), 2, (3,), activation=activation).named_children()][1:3]
+        for activation in ("relu", nn.Tanh, "gelu", nn.PReLU, partial(nn.LeakyReLU, -0.5))
+    }
+    assert all(names[activation] == ["pool_1", "conv_activation_1"] for activation in ("relu", nn.Tanh))
+    assert all(order == ["conv_activation_1", "pool_1"] for order in list(names.values())[2:])
 
 
 def test_same_padding_keeps_the_size_and_pooling_divides_it():

@@ -1,6 +1,7 @@
 """Features: scaling as scikit-learn's StandardScaler, and numbers that fit float32."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -62,6 +63,15 @@ def test_places_without_and_with_missing_numbers(weight, axis):
         np.testing.assert_allclose(scaler.scale, np.sqrt(var)[0], rtol=1e-12)
         if not missing:
             places[3, 2:, :] = np.nan
+
+
+def test_a_feature_that_the_first_rows_lack_is_scaled_exactly():
+    places = np.random.default_rng(0).normal(1e8, 1.0, (500, 3, 2))
+    places[:100, :, 1] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        scaler = FeatureScaler.from_places(places, None, axis=2)
+    np.testing.assert_allclose(scaler.scale.ravel(), [places[..., 0].std(), np.nanstd(places[..., 1])], rtol=1e-6)
 
 
 @pytest.mark.parametrize("weight", [None, np.linspace(0.1, 3, 50)])
