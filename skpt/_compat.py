@@ -16,6 +16,7 @@ from sklearn.utils._param_validation import (
     validate_parameter_constraints,
 )
 from sklearn.utils.validation import _check_sample_weight as check_sample_weight
+from torch import _foreach_add_ as foreach_add_
 from torch import _fused_adam_ as fused_adam_
 from torch import _fused_adamw_ as fused_adamw_
 from torch._C import _len_torch_function_stack as n_function_modes
@@ -30,6 +31,7 @@ __all__ = [
     "check_sample_weight",
     "complete_optimizer",
     "find_onednn_linear",
+    "foreach_add_",
     "fused_adam_",
     "fused_adamw_",
     "get_column_indices",

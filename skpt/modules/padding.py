@@ -29,7 +29,7 @@ def read_padding(X: Tensor) -> tuple[Tensor, Tensor | None]:
     ValueError
         If a sequence has no step at all.
     """
-    if not X[:, -1, 0].isnan().any():
+    if X[:, -1, 0].sum().isfinite():  # the quickest look that finds NaN
         return X, None
     step = torch.arange(1, X.shape[1] + 1, device=X.device)
     lengths = (step * X.isnan().all(2).logical_not()).amax(1)

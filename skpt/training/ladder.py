@@ -28,6 +28,7 @@ from skpt.training.fields import Fields
 from skpt.training.job import TrainingJob
 from skpt.training.memory import keep_freed_memory
 from skpt.training.monitor import check_finite
+from skpt.training.optimizers import QuickAdam
 from skpt.training.randomness import borrowed_global_generator
 from skpt.training.sources import RowSource
 from skpt.training.threads import threads_for
@@ -106,6 +107,12 @@ class _Checked:
         return getattr(self.batches, name)
 
 
+def _are_finite(tensors: list[Tensor]) -> bool:
+    """Look at sums first: those of finite numbers are finite, unless the numbers are enormous."""
+    sums = torch.stack([t.sum() for t in tensors]) if tensors else torch.zeros(0)
+    return bool(sums.isfinite().all()) or all(bool(t.isfinite().all()) for t in tensors)
+
+
 def _row_of(X, i: int):
     if isinstance(X, Fields):
         return {name: _row_of(part, i) for name, part in X.items()}
@@ -116,6 +123,7 @@ class TrainingLadder(NeuralNet):
     """A skorch net whose epochs are run over batches in memory, with weights, and watched for divergence."""
 
     frozen_ = Frozen()  # what is held still while it trains
+    quick_adam_: QuickAdam | None = None  # while it trains, where that may stand for the optimizer
 
     def replaced_rungs(self) -> list[str]:
         """Name the steps that a subclass replaced."""
@@ -143,6 +151,7 @@ class TrainingLadder(NeuralNet):
             try:
                 self._run_epochs(job, datasets, reporter)
             finally:
+                vars(self).pop("quick_adam_", None)
                 self.notify("on_train_end", X=X, y=y)
 
     def _run_epochs(self, job: TrainingJob, datasets: dict[str, Any], reporter) -> None:
@@ -151,6 +160,8 @@ class TrainingLadder(NeuralNet):
         if job.check is not None:
             train = _Checked(train, job.check)
         kept, best = self._copy_weights(), None
+        if not self.callbacks and QuickAdam.suits(self.optimizer_):  # callbacks of the user's may do anything to the optimizer
+            vars(self)["quick_adam_"] = QuickAdam(self.optimizer_)
         for epoch in range(job.max_epochs):
             if epoch == job.unfreeze_after:
                 self._hold(Frozen())
@@ -163,7 +174,7 @@ class TrainingLadder(NeuralNet):
                 valid_loss = None
                 if valid is not None:
                     valid_loss = self._mean_epoch_loss(valid, False, "valid", self.validation_step, place)
-                if not all(bool(torch.isfinite(p).all()) for p in self.module_.parameters()):
+                if not _are_finite([p.detach() for p in self.module_.parameters()]):
                     check_finite([float("nan")], *place)
             except FloatingPointError:
                 self._put_weights(kept)
@@ -267,6 +278,12 @@ class TrainingLadder(NeuralNet):
         """
         if any(type(callback).on_grad_computed is not Callback.on_grad_computed for _, callback in self.callbacks_):
             return super().train_step(batch, **fit_params)
+        quick = self.quick_adam_
+        if quick is not None:
+            quick.zero_grad()
+            step = self.train_step_single(batch, **fit_params)
+            quick.step()
+            return step
         steps = []
 
         def closure() -> Tensor:

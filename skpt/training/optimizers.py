@@ -10,12 +10,14 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from torch import nn, optim
+import torch
+from torch import Tensor, nn, optim
 
+from skpt._compat import foreach_add_, fused_adam_, fused_adamw_
 from skpt.exceptions import nearest_name
 from skpt.training.arguments import check_arguments
 
-__all__ = ["OPTIMIZERS", "PendingOptimizer", "build_optimizer", "find_optimizer", "optimizer_class"]
+__all__ = ["OPTIMIZERS", "PendingOptimizer", "QuickAdam", "build_optimizer", "find_optimizer", "optimizer_class"]
 
 OPTIMIZERS: dict[str, type[optim.Optimizer]] = {
     name.lower(): cls
@@ -25,6 +27,9 @@ OPTIMIZERS: dict[str, type[optim.Optimizer]] = {
 
 # One kernel for the whole step; torch leaves the choice to the caller on a CPU.
 _FUSED = (optim.Adam, optim.AdamW, optim.SGD, optim.Adagrad)
+
+# What an optimizer of torch's calls or reads besides its groups and states.
+_CALLED = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks", "grad_scale", "found_inf")
 
 # Those whose whole is a group of settings and a state of each weight.
 _MAY_WAIT = (optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop, optim.Adagrad)
@@ -147,6 +152,81 @@ def build_optimizer(optimizer, groups: Iterable, params: Mapping) -> optim.Optim
     if optimizer in _MAY_WAIT and len(groups) == 1 and isinstance(groups[0], dict) and groups[0].keys() == {"params"}:
         return PendingOptimizer(optimizer, list(groups[0]["params"]), params)
     return optimizer(groups, **params)
+
+
+class QuickAdam:
+    """Steps torch's Adam or AdamW by its fused operation alone.
+
+    ``optimizer.step()`` gathers weights, gradients and states, checks them and sorts them by device at each step, which takes
+    as long as a small network's layers. Here that is done by torch in the first step, and again when other weights have a
+    gradient. Weights, states and settings are the optimizer's own.
+
+    Parameters
+    ----------
+    optimizer : torch.optim.Optimizer
+        One that `suits`; nobody else changes its states or groups meanwhile. Settings, such as the learning rate, may change.
+    """
+
+    def __init__(self, optimizer: optim.Optimizer):
+        self.optimizer = optimizer
+        self.params: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]
+        self._with_gradient: list[bool] = []
+        self._gathered: list[tuple[dict[str, Any], list[nn.Parameter], list[list[Tensor]]]] = []
+
+    @staticmethod
+    def suits(optimizer) -> bool:
+        """Say whether an optimizer does nothing in a step but the fused operation on weights of one device and type."""
+        if type(optimizer) not in (optim.Adam, optim.AdamW) or any(getattr(optimizer, name, None) for name in _CALLED):
+            return False
+        groups = optimizer.param_groups
+        return (
+            all(group["fused"] and not (group["capturable"] or group["differentiable"]) for group in groups)
+            and all(isinstance(number, (int, float)) for group in groups for number in (group["lr"], *group["betas"]))
+            and len({(p.device, p.dtype) for group in groups for p in group["params"]}) == 1
+        )
+
+    def zero_grad(self) -> None:
+        """Take the gradients off."""
+        for p in self.params:
+            p.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """Make one step."""
+        with_gradient = [p.grad is not None for p in self.params]
+        if with_gradient != self._with_gradient:
+            self.optimizer.step()
+            self._gather(with_gradient)
+            return
+        for group, params, (steps, means, squares, largest) in self._gathered:
+            foreach_add_(steps, 1)
+            is_decoupled = type(self.optimizer) is optim.AdamW or group.get("decoupled_weight_decay", False)
+            (fused_adamw_ if is_decoupled else fused_adam_)(
+                params,
+                [p.grad for p in params],
+                means,
+                squares,
+                largest,
+                steps,
+                lr=group["lr"],
+                beta1=group["betas"][0],
+                beta2=group["betas"][1],
+                weight_decay=group["weight_decay"],
+                eps=group["eps"],
+                amsgrad=group["amsgrad"],
+                maximize=group["maximize"],
+                grad_scale=None,
+                found_inf=None,
+            )
+
+    def _gather(self, with_gradient: list[bool]) -> None:
+        self._with_gradient, self._gathered = with_gradient, []
+        for group in self.optimizer.param_groups:
+            params = [p for p in group["params"] if p.grad is not None]
+            names = ("step", "exp_avg", "exp_avg_sq", *["max_exp_avg_sq"] * group["amsgrad"])
+            states = [[self.optimizer.state[p][name] for p in params] for name in names]
+            if params:
+                self._gathered.append((group, params, [*states, []][:4]))
 
 
 def _all_floating(groups: Iterable) -> bool:

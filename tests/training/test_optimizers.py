@@ -6,13 +6,18 @@ import subprocess
 import sys
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from skorch.callbacks import Callback
 from torch import nn, optim
 
+from skpt import RNNClassifier
 from skpt.exceptions import UnknownParameterError
 from skpt.training import OPTIMIZERS
-from skpt.training.optimizers import PendingOptimizer, build_optimizer, find_optimizer, optimizer_class
+from skpt.training.optimizers import PendingOptimizer, QuickAdam, build_optimizer, find_optimizer, optimizer_class
 
 
 def test_every_optimizer_of_torch_has_its_name():
@@ -126,3 +131,103 @@ def test_a_first_fit_does_not_import_torchs_compiler():
         "assert 'torch._dynamo' not in sys.modules\nassert type(net.optimizer_).__name__ == 'Adam'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=100)
+
+
+# ---------------------------------------------------------------- Adam's operation alone
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    cls=st.sampled_from([torch.optim.Adam, torch.optim.AdamW]),
+    arguments=st.fixed_dictionaries(
+        {
+            "betas": st.sampled_from([(0.9, 0.999), (0.5, 0.6)]),
+            "weight_decay": st.sampled_from([0.0, 0.1]),
+            "amsgrad": st.booleans(),
+            "maximize": st.booleans(),
+        }
+    ),
+    n_groups=st.integers(1, 2),
+    steps=st.lists(st.tuples(st.lists(st.booleans(), min_size=4, max_size=4), st.floats(1e-4, 1.0)), min_size=1, max_size=8),
+)
+def test_quick_adam_is_adam(cls, arguments, n_groups, steps):
+    made = []
+    for quick in (False, True):
+        generator = torch.Generator().manual_seed(0)
+        params = [nn.Parameter(torch.randn(n, 3, generator=generator)) for n in (2, 5, 1, 4)]
+        groups = [{"params": params[i::n_groups], "eps": 1e-8 * (i + 1)} for i in range(n_groups)]
+        optimizer = cls(groups, fused=True, **arguments)
+        assert QuickAdam.suits(optimizer)
+        stepper = QuickAdam(optimizer) if quick else optimizer
+        for has_gradient, lr in steps:
+            stepper.zero_grad()
+            for p, has in zip(params, has_gradient, strict=True):
+                if has:
+                    p.grad = torch.randn(p.shape, generator=generator)
+            for i, group in enumerate(optimizer.param_groups):
+                group["lr"] = lr * (i + 1)
+            stepper.step()
+        made.append((params, optimizer.state_dict()["state"]))
+    (params, state), (quick_params, quick_state) = made
+    assert all(map(torch.equal, params, quick_params))
+    assert state.keys() == quick_state.keys()
+    for i in state:
+        assert state[i].keys() == quick_state[i].keys()
+        assert all(torch.equal(state[i][name], quick_state[i][name]) for name in state[i])
+
+
+@pytest.mark.parametrize(
+    "arguments", [{"fused": False}, {"fused": True, "lr": torch.tensor(0.1)}, {"capturable": True}, {"foreach": True}]
+)
+def test_quick_adam_leaves_other_settings_to_torch(arguments):
+    assert not QuickAdam.suits(torch.optim.Adam([nn.Parameter(torch.zeros(2))], **arguments))
+
+
+def test_quick_adam_leaves_others_optimizers_and_hooks_to_torch():
+    class Own(torch.optim.Adam):
+        pass
+
+    params = [nn.Parameter(torch.zeros(2))]
+    assert not QuickAdam.suits(Own(params, fused=True))
+    assert not QuickAdam.suits(torch.optim.SGD(params, fused=True))
+    assert not QuickAdam.suits(torch.optim.Adam([*params, nn.Parameter(torch.zeros(2, dtype=torch.float64))], fused=True))
+    watched = torch.optim.Adam(params, fused=True)
+    watched.register_step_post_hook(lambda *_: None)
+    assert not QuickAdam.suits(watched)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"lr_schedule": "one_cycle"},
+        {"optimizer": "adamw", "weight_decay": 0.1},
+        {"max_grad_norm": 0.1},
+        {"early_stopping": True},
+    ],
+    ids=str,
+)
+def test_a_fit_by_quick_adam_is_one_by_adam(monkeypatch, arguments):
+    random = np.random.default_rng(0)
+    X, y = random.standard_normal((60, 5, 2)), np.arange(60) % 3
+    made, n_steps, step = [], [], QuickAdam.step
+    monkeypatch.setattr(QuickAdam, "step", lambda self: (n_steps.append(1), step(self)))
+    for quick in (True, False):
+        if not quick:
+            monkeypatch.setattr(QuickAdam, "suits", lambda optimizer: False)
+        net = RNNClassifier(4, max_epochs=3, batch_size=16, random_state=0, **arguments).fit(X, y)
+        made.append((net.partial_fit(X, y), len(n_steps)))
+    (one, n_quick), (other, n_all) = made
+    assert n_quick == n_all > 4 * 3
+    assert all(map(torch.equal, one.module_.parameters(), other.module_.parameters()))
+    assert "quick_adam_" not in vars(one)
+
+
+def test_callbacks_of_the_users_see_the_optimizer_step():
+    class Counts(Callback):
+        def on_train_begin(self, net, **kwargs):
+            self.n_steps = 0
+            net.optimizer_.register_step_post_hook(lambda *_: setattr(self, "n_steps", self.n_steps + 1))
+
+    counts = Counts()
+    RNNClassifier(4, max_epochs=2, batch_size=10, callbacks=[counts]).fit(np.zeros((30, 4, 2)), np.arange(30) % 2)
+    assert counts.n_steps == 6
