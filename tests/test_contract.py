@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.exceptions import NotFittedError
+from sklearn.metrics import accuracy_score
 from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
@@ -856,6 +857,15 @@ def test_labels_may_be_of_any_kind(estimator, kind):
     decision = net.decision_function(X)
     by_decision = (decision > 0).astype(int) if len(labels) == 2 else decision.argmax(axis=1)
     np.testing.assert_array_equal(labels[by_decision], predicted)
+    assert net.score(X, labels[index]) == np.mean(labels[index] == predicted)
+    if kind == "uint64":
+        return  # scikit-learn's metrics warn of numbers that are no int64
+    for y in (labels[index], labels[index].tolist(), pd.Series(labels[index])):
+        assert net.score(X, y) == accuracy_score(y, predicted)
+    weight = np.linspace(0, 1, 100)
+    assert net.score(X, labels[index], weight) == accuracy_score(labels[index], predicted, sample_weight=weight)
+    with pytest.raises(ValueError, match="inconsistent numbers of samples"):
+        net.score(X, labels[index][:-1])
 
 
 @each_classifier

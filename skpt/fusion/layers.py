@@ -108,7 +108,10 @@ class StackedLinear:
         self._out: dict[int, Tensor] = {}  # by number of rows, like the next two
         self._gx: dict[int, Tensor] = {}
         self._libraries: dict[int, tuple[str, str, str]] = {}  # for outputs, gradients of weights, gradients of inputs
-        self._views: dict[str, tuple[Tensor, Tensor | tuple[Tensor, ...] | np.ndarray]] = {}
+        self._views: dict[str, tuple[Tensor, Tensor | tuple[Tensor, ...]]] = {}
+        # What numpy multiplies: the same memory as the tensors beside it, which are those of the step before, mostly.
+        self._x_array = self._g_array = self._out_array = (None, None)
+        self._gx_array: dict[int, np.ndarray] = {}
 
     def forward(self, x: Tensor, rows: Rows, place: Tensor | None = None) -> Tensor:
         """Compute the outputs; into `place`, where it is given."""
@@ -123,6 +126,10 @@ class StackedLinear:
                 products.choose(n_rows, n_in, n_out, x.device, transposed=second_is_transposed)
                 for second_is_transposed in (self.last or not self.inputs_first, False, self.inputs_first)
             )
+            if "numpy" in self._libraries[n_rows]:
+                self._weight_array, self._gx_array[n_rows] = self.weight.numpy(), self._gx[n_rows].numpy()
+                self._weight_array_t = self._weight_array.swapaxes(1, 2)
+                self._grad_array = None if self._grad is None else self._grad.numpy()
         out = out if place is None else place
         library = self._libraries[n_rows][0]
         if library == "onednn":
@@ -132,9 +139,13 @@ class StackedLinear:
             for out_m, x_m, weight, bias in zip(outs, xs, weights, biases, strict=False):
                 out_m.copy_(products.linear(x_m, weight, bias))
         elif library == "numpy":
-            x_array, weight = self._seen("x_array", x, Tensor.numpy), self._seen("weight_array", self.weight, Tensor.numpy)
-            a, b = (weight, x_array.swapaxes(1, 2)) if self.last else (x_array, weight.swapaxes(1, 2))
-            np.matmul(a, b, self._seen("out_array", out, Tensor.numpy))
+            x_array = self._x_as_array()
+            if self._out_array[0] is not out:
+                self._out_array = out, out.numpy()
+            if self.last:
+                np.matmul(self._weight_array, x_array.swapaxes(1, 2), self._out_array[1])
+            else:
+                np.matmul(x_array, self._weight_array_t, self._out_array[1])
             if self.bias is not None:
                 out.add_(self.bias)
         else:
@@ -149,36 +160,37 @@ class StackedLinear:
         """Write the gradients of the weights; give that of the input."""
         n_rows = self.x.shape[1]
         _, of_weight, of_input = self._libraries[n_rows]
-        g_t = self._seen("g_t", g, _transpose)
-        g_rows, g_outputs = (g_t, g) if self.last else (g, g_t)
         if self.weight_grad is not None:
-            self._compute_weight_grad(of_weight, g_rows, g_outputs)
+            self._compute_weight_grad(of_weight, g)
         if self.bias_grad is not None:
             torch.sum(g, 2 if self.last else 1, keepdim=True, out=self.bias_grad)
         if not self.needs_input_grad:
             return None
         gx = self._gx[n_rows]
         if of_input == "onednn":
-            weights_t, gs = self._seen("weights_t", self.weight_t, Tensor.unbind), self._seen("gs", g_rows, Tensor.unbind)
+            weights_t = self._seen("weights_t", self.weight_t, Tensor.unbind)
+            gs = self._seen("gs", self._rows_of(g), Tensor.unbind)
             for gx_m, g_m, weight_t in zip(self._seen("gxs", gx, Tensor.unbind), gs, weights_t, strict=True):
                 gx_m.copy_(products.linear(g_m, weight_t))
         elif of_input == "numpy":
-            g_array, weight = self._seen("g_array", g_rows, Tensor.numpy), self._seen("weight_array", self.weight, Tensor.numpy)
-            np.matmul(g_array, weight, self._seen("gx_array", gx, Tensor.numpy))
+            np.matmul(self._g_as_array(g), self._weight_array, self._gx_array[n_rows])
         else:
-            torch.bmm(g_rows, self.weight, out=gx)
+            torch.bmm(self._rows_of(g), self.weight, out=gx)
         return gx
 
-    def _compute_weight_grad(self, library: str, g_rows: Tensor, g_outputs: Tensor) -> None:
-        """Multiply gradients of the outputs, (M, N, O) and its transpose, by the inputs."""
+    def _compute_weight_grad(self, library: str, g: Tensor) -> None:
+        """Multiply gradients of the outputs by the inputs."""
+        if library == "numpy":
+            g_array, x_array = self._g_as_array(g), self._x_as_array()
+            a, b = (x_array.swapaxes(1, 2), g_array) if self.inputs_first else (g_array.swapaxes(1, 2), x_array)
+            np.matmul(a, b, self._grad_array)
+            return
+        g_t = self._seen("g_t", g, _transpose)
+        g_rows, g_outputs = (g_t, g) if self.last else (g, g_t)
         if library == "onednn":
             grads, gs = self._seen("grads", self.weight_grad, Tensor.unbind), self._seen("gs_t", g_outputs, Tensor.unbind)
             for grad, g_m, x_m in zip(grads, gs, self._seen("xs_t", self.x, _transposes), strict=True):
                 grad.copy_(products.gradient_of_weight(g_m, x_m))
-        elif library == "numpy":
-            g_array, x_array = self._seen("g_array", g_rows, Tensor.numpy), self._seen("x_array", self.x, Tensor.numpy)
-            a, b = (x_array.swapaxes(1, 2), g_array) if self.inputs_first else (g_array.swapaxes(1, 2), x_array)
-            np.matmul(a, b, self._seen("grad_array", self._grad, Tensor.numpy))
         else:
             a, b = (self._seen("x_t", self.x, _transpose), g_rows) if self.inputs_first else (g_outputs, self.x)
             if self._bmm_grad is None:
@@ -186,6 +198,22 @@ class StackedLinear:
             torch.bmm(a, b, out=self._bmm_grad)
             if self._bmm_grad is not self._grad:
                 self._grad.copy_(self._bmm_grad)
+
+    def _x_as_array(self) -> np.ndarray:
+        if self._x_array[0] is not self.x:
+            self._x_array = self.x, self.x.numpy()
+        return self._x_array[1]
+
+    def _g_as_array(self, g: Tensor) -> np.ndarray:
+        """Give gradients of the outputs, rows first."""
+        if self._g_array[0] is not g:
+            g_array = g.numpy()
+            self._g_array = g, g_array.swapaxes(1, 2) if self.last else g_array
+        return self._g_array[1]
+
+    def _rows_of(self, g: Tensor) -> Tensor:
+        """Give gradients of the outputs, rows first."""
+        return self._seen("g_t", g, _transpose) if self.last else g
 
     def _seen(self, name: str, t: Tensor, look: Callable[[Tensor], T]) -> T:
         """Give views of a tensor, the same as long as it is the tensor of the step before."""
@@ -444,9 +472,11 @@ class StackedLoss:
             if shape[1:] not in self._probabilities:
                 self._probabilities[shape[1:]] = torch.empty_like(self._kept[0])
             self._p = self._probabilities[shape[1:]]
+            self._p_array = self._p.numpy() if self._p.device.type == "cpu" else None
             weight = torch.stack(weights).neg_() if isinstance(weights[0], Tensor) else -weights[0]
             pull = torch.zeros_like(self._kept).scatter_(2, targets.unsqueeze(2), weight)
             self._pull = pull.unbind()
+            self._pull_arrays = pull.numpy() if pull.device.type == "cpu" else None
 
     def place(self, i: int) -> Tensor:
         """Give where the outputs of a batch are kept until `end`, (M, O, N); where the loss `keeps_outputs`."""
@@ -493,7 +523,12 @@ class StackedLoss:
             self._kept_of[i].copy_(outputs)
         p = torch.softmax(outputs, 1, out=self._p)
         # Two roundings, whether the weights are one number or each row has its own.
-        return p.mul_(weight).add_(self._pull[i])
+        if self._pull_arrays is None or isinstance(weight, Tensor):
+            return p.mul_(weight).add_(self._pull[i])
+        array = self._p_array
+        np.multiply(array, np.float32(weight), array)  # torch takes three times as long for one number
+        np.add(array, self._pull_arrays[i], array)
+        return p
 
     def _mse(self, i, outputs, weight):
         residual = torch.sub(outputs, self._targets[i], out=self._kept_of[i])
