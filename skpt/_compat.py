@@ -21,6 +21,7 @@ from torch import _fused_adam_ as fused_adam_
 from torch import _fused_adamw_ as fused_adamw_
 from torch._C import _len_torch_function_stack as n_function_modes
 from torch.optim import LBFGS, Optimizer
+from torch.optim.optimizer import _global_optimizer_post_hooks, _global_optimizer_pre_hooks
 
 __all__ = [
     "HasMethods",
@@ -35,6 +36,7 @@ __all__ = [
     "fused_adam_",
     "fused_adamw_",
     "get_column_indices",
+    "hooks_of_all_optimizers",
     "n_function_modes",
     "safe_indexing",
     "validate_parameter_constraints",
@@ -58,6 +60,10 @@ def complete_optimizer(optimizer: Optimizer) -> None:
 def who_shows_warnings() -> object:
     """Give what takes the warnings that are shown: another one within ``warnings.catch_warnings(record=True)``."""
     return getattr(warnings, "_showwarnmsg_impl", None)
+
+
+# By torch.optim.optimizer.register_optimizer_step_pre_hook and ..._post_hook.
+hooks_of_all_optimizers = (_global_optimizer_pre_hooks, _global_optimizer_post_hooks)
 
 
 @cache

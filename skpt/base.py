@@ -1473,6 +1473,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
     def __getstate__(self) -> dict[str, Any]:
         state = vars(self).copy()
         state.pop("_cloned_from", None)
+        state.pop("quick_adam_", None)  # within a fit
         if self.initialized_ and self.device_.type != "cpu":
             # For machines without such a device too.
             on_cpu = {name: copy.deepcopy(state[name]).cpu() for name in ("module_", "criterion_")}

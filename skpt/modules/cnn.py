@@ -130,7 +130,7 @@ class CNNModule(Layers):
 
     def forward(self, X: Tensor, sample_weight: Tensor | None = None) -> Tensor:
         """Map X of shape (N, n_channels, height, width) to the outputs; `sample_weight` enters batch statistics alone."""
-        return super().forward(_channels_last(X) if X.device.type == "cpu" else X, sample_weight)
+        return super().forward(_channels_last(X), sample_weight)
 
 
 _FALL_SOMEWHERE = ("gelu", "silu", "mish", "hardswish")
@@ -145,12 +145,20 @@ def _never_falls(activation: str | Callable[[], nn.Module]) -> bool:
 def _channels_last(X: Tensor) -> Tensor:
     """Lay the channels of a pixel side by side, for all layers that follow: on a CPU torch's max-pooling is then vectorized.
 
-    Torch goes by the strides, and takes one channel in an image's own strides for the other format.
+    On other devices nothing changes. Torch goes by the strides, and takes one channel in an image's own strides for the other
+    format.
     """
+    if X.device.type != "cpu":
+        return X
     n_samples, n_channels, height, width = X.shape
+    if torch.compiler.is_compiling():  # which has a symbol for the size, and may lay out anew what it makes
+        return X if n_channels == 1 else X.contiguous(memory_format=torch.channels_last)
     if n_channels == 1:
         return X.reshape(n_samples, height, width, 1).permute(0, 3, 1, 2)
-    return X.contiguous(memory_format=torch.channels_last)
+    return X.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)  # torch.vmap knows no memory format
+
+
+torch.fx.wrap("_channels_last")  # a symbolic trace knows no shapes
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:

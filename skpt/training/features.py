@@ -107,9 +107,9 @@ class FeatureScaler:
             n_known = is_known.sum(axis=others, keepdims=True)
             if n_known.all():
                 break
-        guess = first.sum(axis=others, keepdims=True, where=is_known) / np.maximum(n_known, 1)
         total = sums = squares = 0.0
         with np.errstate(over="ignore", invalid="ignore"):
+            guess = first.sum(axis=others, keepdims=True, where=is_known) / np.maximum(n_known, 1)
             for rows in parts:
                 part = as_numbers(X[rows], np.float64) - guess
                 share = np.ones(len(part)) if weight is None else weight[rows]

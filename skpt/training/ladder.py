@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from scipy.sparse import issparse
 from skorch import NeuralNet
-from skorch.callbacks import Callback
+from skorch.callbacks import Callback, LRScheduler
 from skorch.dataset import unpack_data
 from skorch.utils import to_device
 from torch import Tensor, nn
@@ -109,8 +109,7 @@ class _Checked:
 
 def _are_finite(tensors: list[Tensor]) -> bool:
     """Look at sums first: those of finite numbers are finite, unless the numbers are enormous."""
-    sums = torch.stack([t.sum() for t in tensors]) if tensors else torch.zeros(0)
-    return bool(sums.isfinite().all()) or all(bool(t.isfinite().all()) for t in tensors)
+    return all(bool(t.sum().isfinite()) or bool(t.isfinite().all()) for t in tensors)
 
 
 def _row_of(X, i: int):
@@ -159,15 +158,15 @@ class TrainingLadder(NeuralNet):
         valid = None if job.valid is None else self.get_iterator(job.valid, training=False)
         if job.check is not None:
             train = _Checked(train, job.check)
-        kept, best = self._copy_weights(), None
-        if not self.callbacks and QuickAdam.suits(self.optimizer_):  # callbacks of the user's may do anything to the optimizer
-            vars(self)["quick_adam_"] = QuickAdam(self.optimizer_)
+        kept, best, watched = self._copy_weights(), None, self._is_watched_by_users()
         for epoch in range(job.max_epochs):
             if epoch == job.unfreeze_after:
                 self._hold(Frozen())
                 self._set_training(False)  # the next step puts all layers into training mode
             started = time.perf_counter()
             self.notify("on_epoch_begin", **datasets)
+            quick = not watched and QuickAdam.suits(self.optimizer_)  # whoever is told may do anything to the optimizer
+            vars(self)["quick_adam_"] = QuickAdam(self.optimizer_) if quick else None
             place = (len(job.monitor.train_loss) + 1, self.optimizer_.param_groups[0]["lr"], job.owner)
             try:
                 train_loss = self._mean_epoch_loss(train, True, "train", self.train_step, place)
@@ -279,9 +278,10 @@ class TrainingLadder(NeuralNet):
         if any(type(callback).on_grad_computed is not Callback.on_grad_computed for _, callback in self.callbacks_):
             return super().train_step(batch, **fit_params)
         quick = self.quick_adam_
-        if quick is not None:
+        if quick is not None and quick.optimizer is self.optimizer_:
             quick.zero_grad()
-            step = self.train_step_single(batch, **fit_params)
+            with torch.enable_grad():
+                step = self.train_step_single(batch, **fit_params)
             quick.step()
             return step
         steps = []
@@ -341,6 +341,12 @@ class TrainingLadder(NeuralNet):
             The outputs.
         """
         return self.module_(self._encode_batch(self._to_device(x)), **fit_params)
+
+    def _is_watched_by_users(self) -> bool:
+        """Whether somebody of the user's is told of batches, or of epochs by a callback."""
+        own = any(getattr(type(self), name) is not getattr(NeuralNet, name) for name in _OF_BATCHES)
+        others = (each for _, each in self.callbacks_ if not isinstance(each, LRScheduler))
+        return own or bool(self.callbacks) or any(map(_watches_batches, others))
 
     def _to_device(self, batch):
         return batch if isinstance(batch, Tensor) and batch.device == self.device_ else to_device(batch, self.device_)
@@ -444,6 +450,8 @@ class TrainingLadder(NeuralNet):
         return [*self.module_.state_dict().values(), *self.criterion_.state_dict().values()]
 
 
+_OF_BATCHES = ("on_batch_begin", "on_batch_end")
+
+
 def _watches_batches(callback) -> bool:
-    methods = ("on_batch_begin", "on_batch_end")
-    return any(getattr(type(callback), name, None) is not getattr(Callback, name) for name in methods)
+    return any(getattr(type(callback), name, None) is not getattr(Callback, name) for name in _OF_BATCHES)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn, optim
 
-from skpt._compat import foreach_add_, fused_adam_, fused_adamw_
+from skpt._compat import foreach_add_, fused_adam_, fused_adamw_, hooks_of_all_optimizers
 from skpt.exceptions import nearest_name
 from skpt.training.arguments import check_arguments
 
@@ -27,9 +27,6 @@ OPTIMIZERS: dict[str, type[optim.Optimizer]] = {
 
 # One kernel for the whole step; torch leaves the choice to the caller on a CPU.
 _FUSED = (optim.Adam, optim.AdamW, optim.SGD, optim.Adagrad)
-
-# What an optimizer of torch's calls or reads besides its groups and states.
-_CALLED = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks", "grad_scale", "found_inf")
 
 # Those whose whole is a group of settings and a state of each weight.
 _MAY_WAIT = (optim.SGD, optim.Adam, optim.AdamW, optim.RMSprop, optim.Adagrad)
@@ -154,6 +151,15 @@ def build_optimizer(optimizer, groups: Iterable, params: Mapping) -> optim.Optim
     return optimizer(groups, **params)
 
 
+# What an optimizer of torch's calls or reads besides its groups and states.
+_CALLED = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks", "grad_scale", "found_inf")
+
+
+def _is_watched(optimizer: optim.Optimizer) -> bool:
+    """Whether somebody is called when an optimizer makes a step, or has a word in it."""
+    return any(hooks_of_all_optimizers) or any(getattr(optimizer, name, None) for name in _CALLED)
+
+
 class QuickAdam:
     """Steps torch's Adam or AdamW by its fused operation alone.
 
@@ -164,7 +170,8 @@ class QuickAdam:
     Parameters
     ----------
     optimizer : torch.optim.Optimizer
-        One that `suits`; nobody else changes its states or groups meanwhile. Settings, such as the learning rate, may change.
+        One that `suits`; nobody else changes its states or groups meanwhile, as they may between two epochs. Settings, such
+        as the learning rate, may change.
     """
 
     def __init__(self, optimizer: optim.Optimizer):
@@ -176,7 +183,9 @@ class QuickAdam:
     @staticmethod
     def suits(optimizer) -> bool:
         """Say whether an optimizer does nothing in a step but the fused operation on weights of one device and type."""
-        if type(optimizer) not in (optim.Adam, optim.AdamW) or any(getattr(optimizer, name, None) for name in _CALLED):
+        step = vars(optimizer).get("step")  # torch's schedules wrap it, to know whether it was called
+        is_wrapped = step is not None and not hasattr(step, "_wrapped_by_lr_sched")
+        if type(optimizer) not in (optim.Adam, optim.AdamW) or is_wrapped or _is_watched(optimizer):
             return False
         groups = optimizer.param_groups
         return (
@@ -194,7 +203,7 @@ class QuickAdam:
     def step(self) -> None:
         """Make one step."""
         with_gradient = [p.grad is not None for p in self.params]
-        if with_gradient != self._with_gradient:
+        if with_gradient != self._with_gradient or _is_watched(self.optimizer):
             self.optimizer.step()
             self._gather(with_gradient)
             return

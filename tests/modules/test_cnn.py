@@ -74,6 +74,27 @@ def test_channels_lie_side_by_side_on_a_cpu():
     assert seen == [(1, 1)] * 6
 
 
+@pytest.mark.parametrize("n_channels", [1, 2])
+def test_gradients_of_each_image_by_vmap(n_channels):
+    module = CNNModule((n_channels, 6, 5), 2, (3,), hidden_layer_sizes=(4,))
+    X = torch.randn(3, n_channels, 6, 5)
+    params = {name: p.detach() for name, p in module.named_parameters()}
+
+    def loss(params, x):
+        return torch.func.functional_call(module, params, (x[None],)).square().sum()
+
+    grads = torch.func.vmap(torch.func.grad(loss), (None, 0))(params, X)
+    for i in range(len(X)):
+        for name, grad in torch.func.grad(loss)(params, X[i]).items():
+            torch.testing.assert_close(grads[name][i], grad, rtol=1e-4, atol=1e-5)
+
+
+def test_symbolic_traces_compute_the_same():
+    module = CNNModule((2, 6, 5), 2, (3,))
+    X = torch.randn(3, 2, 6, 5)
+    torch.testing.assert_close(torch.fx.symbolic_trace(module)(X), module(X))
+
+
 def test_activations_that_never_fall_come_after_pooling():
     names = {
         activation: [name for name, _ in CNNModule((1, 8, 8), 2, (3,), activation=activation).named_children()][1:3]

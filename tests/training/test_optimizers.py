@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from skorch.callbacks import Callback
 from torch import nn, optim
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from skpt import RNNClassifier
 from skpt.exceptions import UnknownParameterError
@@ -220,6 +221,71 @@ def test_a_fit_by_quick_adam_is_one_by_adam(monkeypatch, arguments):
     assert n_quick == n_all > 4 * 3
     assert all(map(torch.equal, one.module_.parameters(), other.module_.parameters()))
     assert "quick_adam_" not in vars(one)
+
+
+def test_a_fit_where_gradients_are_switched_off():
+    X, y = np.random.default_rng(0).standard_normal((30, 4, 2)), np.arange(30) % 2
+    expected = RNNClassifier(4, max_epochs=2, batch_size=10, random_state=0).fit(X, y)
+    with torch.no_grad():
+        net = RNNClassifier(4, max_epochs=2, batch_size=10, random_state=0).fit(X, y)
+    assert all(map(torch.equal, net.module_.parameters(), expected.module_.parameters()))
+
+
+class DoesMore(RNNClassifier):
+    """Does something to the optimizer, or to itself, at the beginning of each epoch."""
+
+    def on_epoch_begin(self, net, **kwargs):
+        super().on_epoch_begin(net, **kwargs)
+        self.deed()
+
+
+def clear(net):
+    net.optimizer_.state.clear()
+
+
+def add_group(net):
+    if len(net.optimizer_.param_groups) == 1:
+        net.optimizer_.add_param_group({"params": [net.optimizer_.param_groups[0]["params"].pop()], "lr": 0.5})
+
+
+def replace(net):
+    vars(net)["optimizer_"] = optim.SGD(net.module_.parameters(), lr=0.5)
+
+
+@pytest.mark.parametrize("deed", [clear, add_group, replace])
+def test_what_a_net_does_to_its_optimizer_between_epochs_holds(monkeypatch, deed):
+    X, y = np.random.default_rng(0).standard_normal((30, 4, 2)), np.arange(30) % 2
+    made = []
+    for quick in (True, False):
+        if not quick:
+            monkeypatch.setattr(QuickAdam, "suits", lambda optimizer: False)
+        net = DoesMore(4, max_epochs=4, batch_size=10, lr_schedule=None, random_state=0)
+        net.deed = partial(deed, net)
+        made.append(net.fit(X, y))
+    assert np.array_equal(*(net.loss_curve_ for net in made))
+
+
+def test_a_copy_that_was_pickled_within_a_fit_trains():
+    blobs = []
+    net = DoesMore(4, max_epochs=2, batch_size=10, random_state=0)
+    net.deed = lambda: blobs.append(pickle.dumps({name: v for name, v in net.__getstate__().items() if name != "deed"}))
+    X, y = np.random.default_rng(0).standard_normal((30, 4, 2)), np.arange(30) % 2
+    net.fit(X, y)
+    assert len(blobs) == 2 and "quick_adam_" not in pickle.loads(blobs[1])
+
+
+@pytest.mark.parametrize("when", ["global", "own"])
+def test_hooks_of_optimizers_are_called_at_each_step(when):
+    seen = []
+    net = DoesMore(4, max_epochs=3, batch_size=10)
+    net.deed = lambda: when == "own" and not seen and net.optimizer_.register_step_pre_hook(lambda *_: seen.append(1))
+    handle = register_optimizer_step_pre_hook(lambda *_: seen.append(1)) if when == "global" else None
+    try:
+        net.fit(np.zeros((30, 4, 2)), np.arange(30) % 2)
+    finally:
+        if handle is not None:
+            handle.remove()
+    assert len(seen) == 9
 
 
 def test_callbacks_of_the_users_see_the_optimizer_step():
