@@ -1262,7 +1262,8 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
 
     def _predicts_in_double(self) -> bool:
         """Whether a row costs so little that double precision is worth it: a rule of the network, not of the rows."""
-        if self.device_.type != "cpu" or self.replaced_rungs() or not getattr(self.module_, "draws_from_generator", False):
+        is_own = getattr(self.module_, "draws_from_generator", False) and not self.compile  # what is compiled is so for float32
+        if self.device_.type != "cpu" or self.replaced_rungs() or not is_own:
             return False
         return isinstance(self.module_, FeedForward) or self._work_of_a_row() <= _WORK_IN_DOUBLE
 

@@ -1979,3 +1979,12 @@ def test_fits_in_threads_are_what_they_are_alone(estimator, way):
     for a, b in zip(one_by_one, together, strict=True):
         assert_same_weights(a, b)
     assert threading.active_count() < 20
+
+
+@each_estimator
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # by torch's compiler
+def test_what_is_compiled_predicts(estimator):
+    X, y = make_data(estimator)
+    alone, compiled = quick(estimator).fit(X, y), quick(estimator, compile=True, compile__backend="eager").fit(X, y)
+    np.testing.assert_allclose(compiled.forward(X), alone.forward(X), rtol=1e-3, atol=1e-4)
+    assert compiled.predict(X).shape == alone.predict(X).shape

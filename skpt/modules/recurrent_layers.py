@@ -319,8 +319,11 @@ class Recurrent(_DrawsWeights, nn.RNNBase):
             zeros = X.new_zeros(self.num_layers * self.n_directions, len(X), self.hidden_size)
             state = (zeros,) * self.n_states
         by_torch = self.mode == "LSTM" and (lengths is None or needs_cells)  # a fused operation, if all have one length
-        if by_torch or X.device.type != "cpu" or torch.compiler.is_compiling():
-            return self._run_by_torch(X, lengths, state)
+        is_compiling = torch.compiler.is_compiling()
+        if by_torch or X.device.type != "cpu" or is_compiling:
+            # The compiler leaves torch.nn.LSTM out too: what it makes of its operation fails.
+            run = torch.compiler.disable(self._run_by_torch) if is_compiling else self._run_by_torch
+            return run(X, lengths, state)
         return self._run(X, lengths, state)
 
     def _run(self, X: Tensor, lengths: Tensor | None, state: tuple[Tensor, ...]) -> tuple[Tensor, tuple[Tensor, ...]]:
