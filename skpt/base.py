@@ -1313,18 +1313,16 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         float
             1.0 is the best.
         """
-        if y is not None:
-            labels = getattr(self, "classes_", None)
-            if sample_weight is not None or not isinstance(labels, np.ndarray) or not _are_labels(y, like=labels):
-                return super().score(X, y, sample_weight=sample_weight)
-            predicted = self.predict(X)
-            if _are_labels(predicted, like=labels) and len(predicted) == len(y):
-                return float(np.mean(predicted == y))  # scikit-learn's checks take as long as predicting few rows
-            return float(accuracy_score(y, predicted))
-        X, targets = unpack(X, None, targets="later")
+        targets = None
+        if y is None:
+            X, targets = unpack(X, None, targets="later")
         predicted = self.predict(X)
-        metric = accuracy_score if is_classifier(self) else r2_score
-        return float(metric(targets(), predicted, sample_weight=sample_weight))
+        y = y if targets is None else targets()
+        if not is_classifier(self):
+            return float(r2_score(y, predicted, sample_weight=sample_weight))
+        if sample_weight is None and _are_labels(y, like=predicted):
+            return float(np.mean(predicted == y))  # scikit-learn's checks take as long as predicting few rows
+        return float(accuracy_score(y, predicted, sample_weight=sample_weight))
 
     # ------------------------------------------------------------------ weights on disk, and copies
 
@@ -1757,9 +1755,11 @@ def _shell_of(module: nn.Module) -> nn.Module:
     return shell
 
 
-def _are_labels(y, like: np.ndarray) -> bool:
-    """Whether y is an array of labels of the classes' own type, one a row, of which nothing is left to be checked."""
-    return type(y) is np.ndarray and y.ndim == 1 and y.dtype == like.dtype and y.dtype.kind in "biuU"
+def _are_labels(y, like) -> bool:
+    """Whether y is an array of labels, one a row, of the same kind as others, of which nothing is left to be checked."""
+    if type(y) is not np.ndarray or type(like) is not np.ndarray or y.ndim != 1:
+        return False
+    return y.shape == like.shape and y.dtype == like.dtype and y.dtype.kind in "biuU"
 
 
 def _in_parts(X, n_rows: int) -> Iterator:
