@@ -27,7 +27,7 @@ from skpt.modules.layers import Affine, BatchNorm1d, Dropout, FeedForward, Linea
 from skpt.training.batches import Batches, rows_of
 from skpt.training.criteria import takes_class_index
 from skpt.training.job import TrainingJob, evaluate
-from skpt.training.monitor import check_finite
+from skpt.training.monitor import are_finite, check_finite
 from skpt.training.optimizers import PendingOptimizer, optimizer_class
 from skpt.training.schedules import LearningRate
 from skpt.training.sources import RowSource
@@ -518,7 +518,7 @@ class Stack:
     def _last_finite(self, m: int) -> list[Tensor]:
         """What was kept of model m: of the epoch before the last where the last step of that one was too long already."""
         last = self._of_models(m, self.kept)
-        return last if all(bool(torch.isfinite(t).all()) for t in last) else self._of_models(m, self.kept_before)
+        return last if are_finite(last) else self._of_models(m, self.kept_before)
 
     def _n_epochs_at_once(self) -> int:
         if any(job.valid or job.schedule or job.after_epoch for job in self.jobs):
@@ -628,7 +628,7 @@ class Stack:
         finite = np.isfinite(losses).all(axis=(0, 1)).tolist()
         if any(is_last) and not bool(torch.isfinite(self.params).all()):  # the last step was not yet seen by any loss
             for m in range(len(self.jobs)):
-                if is_last[m] and not all(bool(torch.isfinite(block[m]).all()) for block in self.blocks):
+                if is_last[m] and not are_finite(block[m] for block in self.blocks):
                     losses[-1, -1, m], finite[m] = math.nan, False
         for m, job in enumerate(self.jobs):
             try:

@@ -27,7 +27,7 @@ from skpt.training.criteria import mean_loss
 from skpt.training.fields import Fields
 from skpt.training.job import TrainingJob
 from skpt.training.memory import keep_freed_memory
-from skpt.training.monitor import check_finite
+from skpt.training.monitor import are_finite, check_finite
 from skpt.training.optimizers import QuickAdam
 from skpt.training.randomness import borrowed_global_generator
 from skpt.training.sources import RowSource
@@ -107,11 +107,6 @@ class _Checked:
         return getattr(self.batches, name)
 
 
-def _are_finite(tensors: list[Tensor]) -> bool:
-    """Look at sums first: those of finite numbers are finite, unless the numbers are enormous."""
-    return all(bool(t.sum().isfinite()) or bool(t.isfinite().all()) for t in tensors)
-
-
 def _row_of(X, i: int):
     if isinstance(X, Fields):
         return {name: _row_of(part, i) for name, part in X.items()}
@@ -173,7 +168,7 @@ class TrainingLadder(NeuralNet):
                 valid_loss = None
                 if valid is not None:
                     valid_loss = self._mean_epoch_loss(valid, False, "valid", self.validation_step, place)
-                if not _are_finite([p.detach() for p in self.module_.parameters()]):
+                if not are_finite(p.detach() for p in self.module_.parameters()):
                     check_finite([float("nan")], *place)
             except FloatingPointError:
                 self._put_weights(kept)

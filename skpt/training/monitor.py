@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+from torch import Tensor
 
 from skpt.exceptions import DivergedError, NotConvergedWarning
 
-__all__ = ["Monitor", "check_finite", "warn_if_still_falling", "warn_if_useless"]
+__all__ = ["Monitor", "are_finite", "check_finite", "warn_if_still_falling", "warn_if_useless"]
 
 # A useful model's loss is below that of zeros. Ten times as much is no matter of a few epochs, dropout or luck.
 USELESS = 10.0
@@ -130,6 +131,14 @@ def check_finite(batch_losses: Sequence[float], epoch: int, lr: float, owner: st
                 batch,
                 lr,
             )
+
+
+def are_finite(tensors: Iterable[Tensor]) -> bool:
+    """Say whether all numbers of some tensors are finite.
+
+    Sums are looked at first, which are quicker: those of finite numbers are finite, unless the numbers are enormous.
+    """
+    return all(bool(t.sum().isfinite()) or bool(t.isfinite().all()) for t in tensors)
 
 
 def _smaller(lr: float) -> float:
