@@ -133,13 +133,16 @@ class CNNModule(Layers):
         return super().forward(_channels_last(X), sample_weight)
 
 
-_FALL_SOMEWHERE = ("gelu", "silu", "mish", "hardswish")
+_NEVER_FALL = (
+    *("identity", "relu", "leaky_relu", "relu6", "elu", "selu", "celu"),
+    *("tanh", "hardtanh", "softsign", "sigmoid", "softplus"),
+)
 
 
 def _never_falls(activation: str | Callable[[], nn.Module]) -> bool:
     """Whether the largest of some outputs is that of the largest number; known of torch's own, made without arguments."""
-    known = {name: cls for name, cls in ACTIVATIONS.items() if name not in _FALL_SOMEWHERE}
-    return activation in known if isinstance(activation, str) else any(activation is cls for cls in known.values())
+    made = ACTIVATIONS.get(activation) if isinstance(activation, str) else activation
+    return any(made is ACTIVATIONS[name] for name in _NEVER_FALL)
 
 
 def _channels_last(X: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Optimizers by name: every one that torch has.
+"""Optimizers by name: every one that torch has; and Adam's steps without what surrounds them.
 
 A stack only reads an optimizer's settings and keeps its state, so torch's own need not exist until somebody asks for it
 (`PendingOptimizer`): the first one of a process makes torch import its compiler, which takes a second or two.
@@ -6,7 +6,7 @@ A stack only reads an optimizer's settings and keeps its state, so torch's own n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -178,7 +178,7 @@ class QuickAdam:
         self.optimizer = optimizer
         self.params: list[nn.Parameter] = [p for group in optimizer.param_groups for p in group["params"]]
         self._with_gradient: list[bool] = []
-        self._gathered: list[tuple[dict[str, Any], list[nn.Parameter], list[list[Tensor]]]] = []
+        self._gathered: list[tuple[Callable, dict[str, Any], list[nn.Parameter], list[list[Tensor]]]] = []
 
     @staticmethod
     def suits(optimizer) -> bool:
@@ -207,10 +207,9 @@ class QuickAdam:
             self.optimizer.step()
             self._gather(with_gradient)
             return
-        for group, params, (steps, means, squares, largest) in self._gathered:
+        for kernel, group, params, (steps, means, squares, largest) in self._gathered:
             foreach_add_(steps, 1)
-            is_decoupled = type(self.optimizer) is optim.AdamW or group.get("decoupled_weight_decay", False)
-            (fused_adamw_ if is_decoupled else fused_adam_)(
+            kernel(
                 params,
                 [p.grad for p in params],
                 means,
@@ -234,8 +233,9 @@ class QuickAdam:
             params = [p for p in group["params"] if p.grad is not None]
             names = ("step", "exp_avg", "exp_avg_sq", *["max_exp_avg_sq"] * group["amsgrad"])
             states = [[self.optimizer.state[p][name] for p in params] for name in names]
+            is_decoupled = type(self.optimizer) is optim.AdamW or group.get("decoupled_weight_decay", False)
             if params:
-                self._gathered.append((group, params, [*states, []][:4]))
+                self._gathered.append((fused_adamw_ if is_decoupled else fused_adam_, group, params, [*states, []][:4]))
 
 
 def _all_floating(groups: Iterable) -> bool:

@@ -265,7 +265,7 @@ def test_what_a_net_does_to_its_optimizer_between_epochs_holds(monkeypatch, deed
     assert np.array_equal(*(net.loss_curve_ for net in made))
 
 
-def test_a_copy_that_was_pickled_within_a_fit_trains():
+def test_what_is_pickled_within_a_fit_has_no_quick_adam():
     blobs = []
     net = DoesMore(4, max_epochs=2, batch_size=10, random_state=0)
     net.deed = lambda: blobs.append(pickle.dumps({name: v for name, v in net.__getstate__().items() if name != "deed"}))
