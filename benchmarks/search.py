@@ -24,6 +24,10 @@ from skpt.datasets import load_cars
 from skpt.fusion import last_report
 
 
+# Before each search: what the workers of the one before still do is over.
+SECONDS_OF_REST = 0.5
+
+
 @dataclass
 class Row:
     """One search: ours and the peers' as callables, and the multiplications and additions of all its training steps."""
@@ -206,7 +210,7 @@ def main(argv: list[str]) -> int:
     table = []
     for name in arguments.rows or ROWS:
         row = ROWS[name]()
-        timings = interleave(row.candidates, arguments.repeats)
+        timings = interleave(row.candidates, arguments.repeats, rest=SECONDS_OF_REST)
         table += _lines(row, timings, peaks)
         if arguments.report:
             row.candidates["skpt"]()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
-from time import perf_counter
+from time import perf_counter, sleep
 
 
 def wall_seconds(run: Callable[[], object]) -> float:
@@ -64,6 +64,7 @@ def interleave(
     repeats: int = 7,
     warmup: int = 1,
     seconds_of: Callable[[Callable], float] = wall_seconds,
+    rest: float = 0.0,
 ) -> Timings:
     """Time callables by turns.
 
@@ -77,6 +78,9 @@ def interleave(
         Rounds before, which do not count.
     seconds_of : callable, default=wall_seconds
         Runs one candidate and returns its seconds.
+    rest : float, default=0.0
+        Seconds of rest before each, where candidates leave processes behind: loky's workers collect garbage after a call,
+        0.2 s in a process that has imported torch, which must not fall on whoever comes next.
 
     Returns
     -------
@@ -87,6 +91,7 @@ def interleave(
     for round_number in range(-warmup, repeats):
         order = list(candidates) if round_number % 2 == 0 else list(candidates)[::-1]
         for name in order:
+            sleep(rest)
             took = seconds_of(candidates[name])
             if round_number >= 0:
                 seconds[name].append(took)

@@ -26,6 +26,7 @@ from joblib.parallel import ParallelBackendBase, get_active_backend
 from skpt.fusion.contexts import CallersWarnings
 from skpt.fusion.rendezvous import InnerCall, Rendezvous, current_rendezvous
 from skpt.fusion.report import FusionReport, set_last_report
+from skpt.fusion.task_threads import TaskThreads
 
 __all__ = ["FusedBackend"]
 
@@ -37,6 +38,9 @@ _SECONDS_IDLE = 300
 # The calls of this process that have shares, by a number: an executor may run shares in threads of this process.
 _CALLS: WeakValueDictionary[tuple[int, int], _ProcessesCall] = WeakValueDictionary()
 _numbers = itertools.count()
+
+# What the tasks of a worker process run in, one share after the other.
+_WORKERS_THREADS = TaskThreads(kept=True)
 
 # How many tasks joblib hands over at once; more wait until some have ended.
 WIDTH = 512
@@ -330,9 +334,9 @@ def _run_share(
     before = torch.get_num_threads()
     if os.environ.get("OMP_NUM_THREADS") is None:
         torch.set_num_threads(n_threads)
-    rendezvous = Rendezvous(n_threads, memory_limit)
-    rendezvous.warnings.errors |= errors  # scikit-learn sets the caller's filters in its tasks
     call = _CALLS.get(key)
+    rendezvous = Rendezvous(n_threads, memory_limit, _WORKERS_THREADS if call is None else None)
+    rendezvous.warnings.errors |= errors  # scikit-learn sets the caller's filters in its tasks
     if call is not None:
         call.running_here.add(rendezvous)
         if call.cancelled:
@@ -340,6 +344,7 @@ def _run_share(
     try:
         with rendezvous.dispatching():
             futures = [rendezvous.submit(function) for function in functions]
+        rendezvous.wait()  # once, and not for one after the other
         outcomes = []
         for future in futures:
             error = future.exception()

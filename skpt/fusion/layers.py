@@ -89,6 +89,25 @@ class Rows:
         self.loss_weight, self.share, self.n_rows = loss_weight, share, n_rows
 
 
+class _Plan:
+    """What a linear layer needs for batches of so many rows: memory, and who computes its three products."""
+
+    __slots__ = ("gx", "gx_array", "of_input", "of_output", "of_weight", "out", "out_array")
+
+    def __init__(self, layer: StackedLinear, x: Tensor):
+        n_models, n_rows, n_in = x.shape
+        n_out = layer.weight.shape[1]
+        self.out = x.new_empty((n_models, n_out, n_rows) if layer.last else (n_models, n_rows, n_out))
+        self.gx = torch.empty_like(x) if layer.needs_input_grad else None
+        self.of_output, self.of_weight, self.of_input = (
+            products.choose(n_rows, n_in, n_out, x.device, transposed=second_is_transposed)
+            for second_is_transposed in (layer.last or not layer.inputs_first, False, layer.inputs_first)
+        )
+        uses_numpy = "numpy" in (self.of_output, self.of_weight, self.of_input)
+        self.out_array = self.out.numpy() if uses_numpy else None
+        self.gx_array = self.gx.numpy() if uses_numpy and self.gx is not None else None
+
+
 class StackedLinear:
     """(M, N, I) to (M, N, O), or to (M, O, N) for the last one. What is frozen has no gradient."""
 
@@ -105,49 +124,33 @@ class StackedLinear:
         self.inputs_first = weight_grad is not None and weight_grad.stride(2) != 1  # in memory
         self._grad = None if weight_grad is None else weight_grad.transpose(1, 2) if self.inputs_first else weight_grad
         self._bmm_grad: Tensor | None = None  # batched products of torch that are not written side by side are slow
-        self._out: dict[int, Tensor] = {}  # by number of rows, like the next two
-        self._gx: dict[int, Tensor] = {}
-        self._libraries: dict[int, tuple[str, str, str]] = {}  # for outputs, gradients of weights, gradients of inputs
+        self._plans: dict[int, _Plan] = {}  # by number of rows
         self._views: dict[str, tuple[Tensor, Tensor | tuple[Tensor, ...]]] = {}
         # What numpy multiplies: the same memory as the tensors beside it, which are those of the step before, mostly.
-        self._x_array = self._g_array = self._out_array = (None, None)
-        self._gx_array: dict[int, np.ndarray] = {}
+        self._x_seen = self._g_seen = None
+        self._weight_array = self._grad_array = self._weight_array_t = None
+        if weight.device.type == "cpu":
+            self._weight_array, self._weight_array_t = weight.numpy(), self.weight_t.numpy()
+            self._grad_array = None if self._grad is None else self._grad.numpy()
 
     def forward(self, x: Tensor, rows: Rows, place: Tensor | None = None) -> Tensor:
         """Compute the outputs; into `place`, where it is given."""
         self.x = x
-        n_models, n_rows, n_in = x.shape
-        n_out = self.weight.shape[1]
-        out = self._out.get(n_rows)
-        if out is None:
-            out = self._out[n_rows] = x.new_empty((n_models, n_out, n_rows) if self.last else (n_models, n_rows, n_out))
-            self._gx[n_rows] = torch.empty_like(x) if self.needs_input_grad else x
-            self._libraries[n_rows] = tuple(
-                products.choose(n_rows, n_in, n_out, x.device, transposed=second_is_transposed)
-                for second_is_transposed in (self.last or not self.inputs_first, False, self.inputs_first)
-            )
-            if "numpy" in self._libraries[n_rows]:
-                self._weight_array, self._gx_array[n_rows] = self.weight.numpy(), self._gx[n_rows].numpy()
-                self._weight_array_t = self._weight_array.swapaxes(1, 2)
-                self._grad_array = None if self._grad is None else self._grad.numpy()
-        out = out if place is None else place
-        library = self._libraries[n_rows][0]
-        if library == "onednn":
+        plan = self._plan = self._plans.get(x.size(1)) or self._make_plan(x)
+        out = plan.out if place is None else place
+        if plan.of_output == "numpy":
+            if x is not self._x_seen:
+                self._see_inputs(x)
+            factors = (self._weight_array, self._x_array_t) if self.last else (self._x_array, self._weight_array_t)
+            np.matmul(*factors, plan.out_array if place is None else place.numpy())
+            if self.bias is not None:
+                out.add_(self.bias)
+        elif plan.of_output == "onednn":
             biases = repeat(None) if self.bias is None else self._seen("biases", self.bias, _rows_of_each)
             xs, weights = self._seen("xs", x, Tensor.unbind), self._seen("weights", self.weight, Tensor.unbind)
             outs = self._seen("outs", out, _transposes if self.last else Tensor.unbind)
             for out_m, x_m, weight, bias in zip(outs, xs, weights, biases, strict=False):
                 out_m.copy_(products.linear(x_m, weight, bias))
-        elif library == "numpy":
-            x_array = self._x_as_array()
-            if self._out_array[0] is not out:
-                self._out_array = out, out.numpy()
-            if self.last:
-                np.matmul(self._weight_array, x_array.swapaxes(1, 2), self._out_array[1])
-            else:
-                np.matmul(x_array, self._weight_array_t, self._out_array[1])
-            if self.bias is not None:
-                out.add_(self.bias)
         else:
             a, b = (self.weight, self._seen("x_t", x, _transpose)) if self.last else (x, self.weight_t)
             if self.bias is None:
@@ -156,34 +159,41 @@ class StackedLinear:
                 torch.baddbmm(self.bias, a, b, out=out)
         return out
 
+    def _make_plan(self, x: Tensor) -> _Plan:
+        plan = self._plans[x.size(1)] = _Plan(self, x)
+        return plan
+
     def backward(self, g: Tensor, rows: Rows) -> Tensor | None:
         """Write the gradients of the weights; give that of the input."""
-        n_rows = self.x.shape[1]
-        _, of_weight, of_input = self._libraries[n_rows]
+        plan = self._plan
         if self.weight_grad is not None:
-            self._compute_weight_grad(of_weight, g)
+            self._compute_weight_grad(plan.of_weight, g)
         if self.bias_grad is not None:
             torch.sum(g, 2 if self.last else 1, keepdim=True, out=self.bias_grad)
         if not self.needs_input_grad:
             return None
-        gx = self._gx[n_rows]
-        if of_input == "onednn":
+        if plan.of_input == "numpy":
+            if g is not self._g_seen:
+                self._see_gradients(g)
+            np.matmul(self._g_array, self._weight_array, plan.gx_array)
+        elif plan.of_input == "onednn":
             weights_t = self._seen("weights_t", self.weight_t, Tensor.unbind)
             gs = self._seen("gs", self._rows_of(g), Tensor.unbind)
-            for gx_m, g_m, weight_t in zip(self._seen("gxs", gx, Tensor.unbind), gs, weights_t, strict=True):
+            for gx_m, g_m, weight_t in zip(self._seen("gxs", plan.gx, Tensor.unbind), gs, weights_t, strict=True):
                 gx_m.copy_(products.linear(g_m, weight_t))
-        elif of_input == "numpy":
-            np.matmul(self._g_as_array(g), self._weight_array, self._gx_array[n_rows])
         else:
-            torch.bmm(self._rows_of(g), self.weight, out=gx)
-        return gx
+            torch.bmm(self._rows_of(g), self.weight, out=plan.gx)
+        return plan.gx
 
     def _compute_weight_grad(self, library: str, g: Tensor) -> None:
         """Multiply gradients of the outputs by the inputs."""
         if library == "numpy":
-            g_array, x_array = self._g_as_array(g), self._x_as_array()
-            a, b = (x_array.swapaxes(1, 2), g_array) if self.inputs_first else (g_array.swapaxes(1, 2), x_array)
-            np.matmul(a, b, self._grad_array)
+            if self.x is not self._x_seen:
+                self._see_inputs(self.x)
+            if g is not self._g_seen:
+                self._see_gradients(g)
+            factors = (self._x_array_t, self._g_array) if self.inputs_first else (self._g_array_t, self._x_array)
+            np.matmul(*factors, self._grad_array)
             return
         g_t = self._seen("g_t", g, _transpose)
         g_rows, g_outputs = (g_t, g) if self.last else (g, g_t)
@@ -199,17 +209,16 @@ class StackedLinear:
             if self._bmm_grad is not self._grad:
                 self._grad.copy_(self._bmm_grad)
 
-    def _x_as_array(self) -> np.ndarray:
-        if self._x_array[0] is not self.x:
-            self._x_array = self.x, self.x.numpy()
-        return self._x_array[1]
+    def _see_inputs(self, x: Tensor) -> None:
+        """Look at inputs as numpy does, (M, N, I) and transposed."""
+        self._x_seen, self._x_array = x, x.numpy()
+        self._x_array_t = self._x_array.swapaxes(1, 2)
 
-    def _g_as_array(self, g: Tensor) -> np.ndarray:
-        """Give gradients of the outputs, rows first."""
-        if self._g_array[0] is not g:
-            g_array = g.numpy()
-            self._g_array = g, g_array.swapaxes(1, 2) if self.last else g_array
-        return self._g_array[1]
+    def _see_gradients(self, g: Tensor) -> None:
+        """Look at gradients of the outputs as numpy does, (M, N, O) and transposed."""
+        array = g.numpy()
+        turned = array.swapaxes(1, 2)
+        self._g_seen, self._g_array, self._g_array_t = g, *((turned, array) if self.last else (array, turned))
 
     def _rows_of(self, g: Tensor) -> Tensor:
         """Give gradients of the outputs, rows first."""
@@ -444,8 +453,8 @@ class StackedLoss:
         self.keeps_outputs = self._compute == self._cross_entropy
         self._all_targets: Tensor | None = None
         self._weights: list[float] | list[Tensor] = []
-        self._buffers: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
-        self._probabilities: dict[tuple[int, ...], Tensor] = {}
+        self._buffers: dict[tuple[int, ...], tuple[Tensor, tuple[Tensor, ...], Tensor, tuple[Tensor, ...]]] = {}
+        self._softmaxes: dict[tuple[int, ...], _Softmaxes] = {}
 
     def begin(self, targets: Tensor, weights: list[float] | list[Tensor]) -> None:
         """Take the targets of some batches.
@@ -459,24 +468,20 @@ class StackedLoss:
         """
         if targets is self._all_targets and all(a is b for a, b in zip(weights, self._weights, strict=True)):
             return  # the one batch that there is
-        self._weights = weights
+        self._weights, self._all_targets = weights, targets
         n_batches, n_models, n_rows = len(targets), targets.shape[1], targets.shape[-1]
-        self._all_targets, self._targets = targets, targets.unbind()
         shape = n_batches, n_models, self.n_outputs, n_rows
         if shape not in self._buffers:
-            without_outputs = n_batches, n_models, n_rows
-            self._buffers[shape] = tuple(torch.empty(size, device=targets.device) for size in (shape, without_outputs))
-        self._kept, self._losses = self._buffers[shape]
-        self._kept_of, self._losses_of = self._kept.unbind(), self._losses.unbind()
+            kept, losses = (torch.empty(size, device=targets.device) for size in (shape, (n_batches, n_models, n_rows)))
+            self._buffers[shape] = kept, kept.unbind(), losses, losses.unbind()
+        self._kept, self._kept_of, self._losses, self._losses_of = self._buffers[shape]
         if self.keeps_outputs:
-            if shape[1:] not in self._probabilities:
-                self._probabilities[shape[1:]] = torch.empty_like(self._kept[0])
-            self._p = self._probabilities[shape[1:]]
-            self._p_array = self._p.numpy() if self._p.device.type == "cpu" else None
-            weight = torch.stack(weights).neg_() if isinstance(weights[0], Tensor) else -weights[0]
-            pull = torch.zeros_like(self._kept).scatter_(2, targets.unsqueeze(2), weight)
-            self._pull = pull.unbind()
-            self._pull_arrays = pull.numpy() if pull.device.type == "cpu" else None
+            if shape not in self._softmaxes:
+                self._softmaxes[shape] = _Softmaxes(shape, targets.device)
+            self._softmax = self._softmaxes[shape]
+            self._softmax.begin(targets, weights)
+        else:
+            self._targets = targets.unbind()
 
     def place(self, i: int) -> Tensor:
         """Give where the outputs of a batch are kept until `end`, (M, O, N); where the loss `keeps_outputs`."""
@@ -508,7 +513,7 @@ class StackedLoss:
             Where to.
         """
         if self.keeps_outputs:
-            torch.neg(torch.log_softmax(self._kept, 2).gather(2, self._all_targets.unsqueeze(2))[:, :, 0], out=self._losses)
+            self._softmax.write_losses(self._kept, self._all_targets, self._losses)
         elif self._compute == self._mse and self.n_outputs == 1:
             torch.square(self._kept[:, :, 0], out=self._losses)
         elif self._compute == self._mse:
@@ -521,14 +526,7 @@ class StackedLoss:
     def _cross_entropy(self, i, outputs, weight):
         if outputs is not self._kept_of[i]:
             self._kept_of[i].copy_(outputs)
-        p = torch.softmax(outputs, 1, out=self._p)
-        # Two roundings, whether the weights are one number or each row has its own.
-        if self._pull_arrays is None or isinstance(weight, Tensor):
-            return p.mul_(weight).add_(self._pull[i])
-        array = self._p_array
-        np.multiply(array, np.float32(weight), array)  # torch takes three times as long for one number
-        np.add(array, self._pull_arrays[i], array)
-        return p
+        return self._softmax.gradient(i, outputs, weight)
 
     def _mse(self, i, outputs, weight):
         residual = torch.sub(outputs, self._targets[i], out=self._kept_of[i])
@@ -567,6 +565,61 @@ class StackedLoss:
             (g,) = torch.autograd.grad((by_row * weight).sum(), outputs)
         self._losses_of[i].copy_(by_row.detach()[:, 0])
         return g
+
+
+# Probabilities whose logarithm is taken of the outputs: they have lost digits, or all.
+_IMPROBABLE = 1e-30
+
+
+class _Softmaxes:
+    """The probabilities of the classes in some batches, the cross-entropy by them and its gradients.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Batches, models, outputs, rows.
+    device : torch.device
+        Where all is.
+    """
+
+    def __init__(self, shape: tuple[int, int, int, int], device: torch.device):
+        n_batches, n_models, n_outputs, n_rows = shape
+        self._p, self._pull, self._g = (torch.empty(size, device=device) for size in (shape, shape, shape[1:]))
+        self._p_of, self._pull_of = self._p.unbind(), self._pull.unbind()
+        firsts = n_outputs * n_rows * torch.arange(n_batches * n_models, device=device).view(n_batches, n_models, 1)
+        self._first_places = firsts + torch.arange(n_rows, device=device)  # of the first class in the tensors
+        self._n_rows = n_rows
+        self._arrays = None
+        if device.type == "cpu":
+            self._arrays = [p.numpy() for p in self._p_of], [pull.numpy() for pull in self._pull_of], self._g.numpy()
+
+    def begin(self, targets: Tensor, weights: list[float] | list[Tensor]) -> None:
+        """Take the class numbers (n_batches, M, N) of some batches, and what a row weighs in each, a number or (M, 1, N)."""
+        self._places = torch.add(self._first_places, targets, alpha=self._n_rows).view(-1)
+        if isinstance(weights[0], Tensor):
+            pulls = torch.stack(weights).view(-1).neg_()
+        else:
+            pulls = self._p.new_full((len(self._places),), -weights[0])
+        self._pull.zero_().view(-1).scatter_(0, self._places, pulls)  # torch takes three times as long for one number
+
+    def gradient(self, i: int, outputs: Tensor, weight: float | Tensor) -> Tensor:
+        """Give the gradient of the weighted sum of the losses with respect to the outputs (M, O, N) of a batch."""
+        torch.softmax(outputs, 1, out=self._p_of[i])
+        # Two roundings, whether the weights are one number or each row has its own.
+        if self._arrays is None or isinstance(weight, Tensor):
+            return torch.mul(self._p_of[i], weight, out=self._g).add_(self._pull_of[i])
+        p, pull, g = self._arrays
+        np.multiply(p[i], np.float32(weight), g)  # torch takes three times as long for one number
+        np.add(g, pull[i], g)
+        return self._g
+
+    def write_losses(self, outputs: Tensor, targets: Tensor, out: Tensor) -> None:
+        """Write the rows' losses (n_batches, M, N), by the outputs (n_batches, M, O, N) that gradients were asked for."""
+        p = self._p.view(-1).index_select(0, self._places).view_as(out)
+        torch.log(p, out=out).neg_()
+        if not p.amin().item() >= _IMPROBABLE:
+            exact = torch.log_softmax(outputs, 2).gather(2, targets.unsqueeze(2))[:, :, 0].neg_()
+            torch.where(p >= _IMPROBABLE, out, exact, out=out)
 
 
 def _is_plain(criterion: nn.Module) -> bool:

@@ -152,7 +152,9 @@ class StackedAdam(StackedOptimizer):
         self._n_steps = torch.zeros((), device=params.device)
         self._n_steps_array = self._n_steps.numpy() if params.device.type == "cpu" else None  # the same memory
         self._alike: list[int] = []
-        self._calls: list[tuple[int, float, Callable]] = []
+        self._calls_by_rate: list[tuple[int, float, Callable]] = []
+        self._lrs: list[float] = []  # those that the calls are made for
+        self._calls: list[Callable[[], None]] = []
 
     @classmethod
     def goes_in_pieces(cls, n_numbers: int, device: torch.device) -> bool:
@@ -171,13 +173,20 @@ class StackedAdam(StackedOptimizer):
 
     def call_kernel(self, lrs: list[float]) -> None:
         """Make a step by torch's kernel, all weights of one rate and decay in a call."""
+        if lrs != self._lrs:
+            self._calls = self._calls_at(lrs)
+            self._lrs = list(lrs)
+        self._n_steps_array[...] = self.n_steps
+        for call in self._calls:
+            call()
+
+    def _calls_at(self, lrs: list[float]) -> list[Callable[[], None]]:
+        """Give what makes a step at these rates."""
         first: dict[tuple, int] = {}
         alike = [first.setdefault((lr, own), m) for m, (lr, own) in enumerate(zip(lrs, self._own, strict=True))]
         if alike != self._alike:
-            self._alike, self._calls = alike, self._prepare_calls(alike)
-        self._n_steps_array[...] = self.n_steps
-        for m, factor, call in self._calls:
-            call(lr=lrs[m] * factor)
+            self._alike, self._calls_by_rate = alike, self._prepare_calls(alike)
+        return [partial(call, lr=lrs[m] * factor) for m, factor, call in self._calls_by_rate]
 
     def _prepare_calls(self, alike: list[int]) -> list[tuple[int, float, Callable]]:
         """Give a model, a factor of its rate, and the call that takes the rate, for each decay and rate there is.

@@ -27,6 +27,7 @@ from skpt.fusion.contexts import CallersContext, CallersWarnings
 from skpt.fusion.grouping import describe, make_groups
 from skpt.fusion.report import FusionReport, Group
 from skpt.fusion.stack import train_stack
+from skpt.fusion.task_threads import TaskThreads
 from skpt.training.job import TrainingJob
 from skpt.training.precision import single_precision
 from skpt.training.sources import RowSource
@@ -96,9 +97,7 @@ class _Start:
         return taken
 
     def __call__(self) -> None:
-        thread = threading.Thread(target=self.rendezvous._run, args=(self,), name="skpt-task", daemon=True)
-        thread.rendezvous = self.rendezvous
-        thread.start()
+        self.rendezvous._start_thread(self)
 
 
 class _Look:
@@ -170,10 +169,14 @@ class Rendezvous:
         How many tasks run at a time, and how many stacks train at a time.
     memory_limit : int
         Bytes that the stacks training at once may take together.
+    threads : TaskThreads, default=None
+        What tasks run in. None for threads that end with them.
     """
 
-    def __init__(self, n_threads: int, memory_limit: int):
+    def __init__(self, n_threads: int, memory_limit: int, threads: TaskThreads | None = None):
         self.n_threads, self.memory_limit = n_threads, memory_limit
+        self._threads = TaskThreads() if threads is None else threads
+        self._n_busy = 0  # threads that run its tasks
         self.report = FusionReport()
         self.cancelled = False
         self._changed = threading.Condition()
@@ -237,11 +240,23 @@ class Rendezvous:
         self._n_started += 1
         self._grant(start)
 
+    def _start_thread(self, start: _Start) -> None:
+        """Run a task in another thread."""
+        self._threads.run(partial(self._run, start))
+        self._n_busy += 1
+
     def _run(self, start: _Start | None) -> None:
         """Run a task, and then those that have not begun when their turn comes: to start a thread takes 0.1 ms."""
         _local.rendezvous = self
-        while start is not None:
-            start = self._run_one(*start.take())
+        try:
+            while start is not None:
+                start = self._run_one(*start.take())
+        finally:
+            _local.rendezvous = None
+            with self._changed:
+                self._n_busy -= 1
+                if self._closed:
+                    self._changed.notify_all()
 
     def _run_one(self, function: Callable[[], object], future: Future, callback, call: InnerCall | None) -> _Start | None:
         """Run a task; give the one that has its turn next, if it has not begun."""
@@ -567,6 +582,6 @@ class Rendezvous:
     def _join_tasks(self) -> None:
         """Wait for tasks that are ending; one that is in the middle of something else cannot be stopped."""
         deadline = time.perf_counter() + _GRACE
-        for thread in threading.enumerate():
-            if getattr(thread, "rendezvous", None) is self and thread is not threading.current_thread():
-                thread.join(max(0.0, deadline - time.perf_counter()))
+        with self._changed:
+            self._changed.wait_for(lambda: self._n_busy == 0, _GRACE)
+        self._threads.join(max(0.0, deadline - time.perf_counter()))
