@@ -23,7 +23,6 @@ from skpt import LinearRegressor, MLPClassifier
 from skpt.datasets import load_cars
 from skpt.fusion import last_report
 
-
 # Before each search: what the workers of the one before still do is over.
 SECONDS_OF_REST = 0.5
 

@@ -9,7 +9,7 @@ from skpt.fusion.stack import group_key
 from skpt.training.job import TrainingJob
 from skpt.training.optimizers import optimizer_class
 
-__all__ = ["describe", "make_groups", "memory_per_model"]
+__all__ = ["describe", "is_short", "make_groups", "memory_per_model"]
 
 # Numbers per weight that a step touches: weight, gradient, two states of the optimizer, scratch, the copy of the last epoch.
 _COPIES = 6
@@ -19,6 +19,11 @@ _COPIES = 6
 _MOST_BYTES = 16_000_000
 _MOST_MODELS = 64
 
+# What a step of a model alone costs besides its arithmetic, operations a second of this, and what is short.
+_SECONDS_A_STEP = 5e-5
+_SPEED = 1e11
+_SHORT = 0.1
+
 # Multiplications of a step of a stack from which its models are better shared out among threads: below, the threads would
 # wait for Python's lock more than they compute.
 _WORTH_A_THREAD = 10_000_000
@@ -27,6 +32,23 @@ _WORTH_A_THREAD = 10_000_000
 def _multiplications(job: TrainingJob) -> int:
     n_rows = min(job.train.batch_size, len(job.train.y))
     return 3 * n_rows * sum(p.numel() for p in job.module.parameters())
+
+
+def is_short(job: TrainingJob) -> bool:
+    """Say whether a job would take a tenth of a second or less if it trained alone.
+
+    Parameters
+    ----------
+    job : TrainingJob
+        What is to be trained.
+
+    Returns
+    -------
+    bool
+        By an estimate: so much for each step, and for its arithmetic.
+    """
+    seconds = job.max_epochs * len(job.train) * (_SECONDS_A_STEP + 2.0 * _multiplications(job) / _SPEED)
+    return seconds <= _SHORT
 
 
 def memory_per_model(job: TrainingJob) -> int:

@@ -5,6 +5,11 @@ active when it hands in a job and waits for it, when it waits for tasks of its o
 ends. When nothing is active and jobs are waiting, they are grouped and trained, and their tasks go on.
 
 At most `n_threads` active tasks run at a time, the others wait for their turn: more would only fight for Python's lock.
+
+Most tasks fit once. When such a one hands in a short job, the next one begins on top of its frames, in the same thread, and
+so on; when all are trained, the one on top goes on first. So a search takes a thread or a few, and not one for each task,
+between which the system would switch from core to core. A long job's task has its thread to itself: if it diverges, it can
+go on at once.
 """
 
 from __future__ import annotations
@@ -12,10 +17,11 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -24,7 +30,8 @@ import torch
 from torch import Tensor
 
 from skpt.fusion.contexts import CallersContext, CallersWarnings
-from skpt.fusion.grouping import describe, make_groups
+from skpt.fusion.frames import count_frames, is_room_for
+from skpt.fusion.grouping import describe, is_short, make_groups
 from skpt.fusion.report import FusionReport, Group
 from skpt.fusion.stack import train_stack
 from skpt.fusion.task_threads import TaskThreads
@@ -72,6 +79,7 @@ class _Ticket:
     def __init__(self, job: TrainingJob):
         self.job = job
         self.is_done = False
+        self.is_below = False  # under the frames of other tasks
         self.gate = _closed_gate()
 
 
@@ -86,14 +94,22 @@ class _Start:
     """A task that has not begun; called, it does so in a thread of its own."""
 
     def __init__(
-        self, rendezvous: Rendezvous, function: Callable[[], object], future: Future, callback, call: InnerCall | None
+        self,
+        rendezvous: Rendezvous,
+        function: Callable[[], object],
+        future: Future,
+        callback,
+        call: InnerCall | None,
+        *,
+        is_single: bool,
     ):
         self.rendezvous, self.function, self.future, self.callback, self.call = rendezvous, function, future, callback, call
+        self.is_single = is_single  # not several calls one after the other
 
     def take(self) -> tuple:
         """Give what is to be run, and forget it: the thread remembers what it began with."""
-        taken = self.function, self.future, self.callback, self.call
-        self.function = self.future = self.callback = self.call = None
+        taken = self.function, self.future, self.callback
+        self.function = self.future = self.callback = None
         return taken
 
     def __call__(self) -> None:
@@ -222,7 +238,8 @@ class Rendezvous:
             Its outcome.
         """
         future: Future = Future()
-        start = _Start(self, partial(CallersContext().run, function), future, callback, call)
+        is_single = len(function) == 1 if isinstance(function, Sized) else True  # joblib's batches have a length
+        start = _Start(self, partial(CallersContext().run, function), future, callback, call, is_single=is_single)
         with self._changed:
             self._n_unfinished += 1
             if call is not None:
@@ -247,19 +264,21 @@ class Rendezvous:
 
     def _run(self, start: _Start | None) -> None:
         """Run a task, and then those that have not begun when their turn comes: to start a thread takes 0.1 ms."""
-        _local.rendezvous = self
+        _local.rendezvous, _local.n_frames = self, 0
         try:
             while start is not None:
-                start = self._run_one(*start.take())
+                start = self._run_one(start)
         finally:
-            _local.rendezvous = None
+            _local.rendezvous = _local.task = None
             with self._changed:
                 self._n_busy -= 1
                 if self._closed:
                     self._changed.notify_all()
 
-    def _run_one(self, function: Callable[[], object], future: Future, callback, call: InnerCall | None) -> _Start | None:
-        """Run a task; give the one that has its turn next, if it has not begun."""
+    def _run_one(self, task: _Start, like: _Start | None = None) -> _Start | None:
+        """Run a task; give the one that has its turn next, if it has not begun and is `like` another one."""
+        _local.task, call = task, task.call
+        function, future, callback = task.take()
         is_over = False
         try:
             try:
@@ -285,7 +304,7 @@ class Rendezvous:
                     if call.n_pending == 0 or has_failed:
                         call.is_over.set()
                 self._n_active -= 1
-                following = self._take_start() if is_over else None
+                following = self._take_start(like) if is_over else None
                 if following is None:
                     self._give_turn()
                 self._stop_started()
@@ -294,10 +313,15 @@ class Rendezvous:
                     self._changed.notify_all()
         return following
 
-    def _take_start(self) -> _Start | None:
-        """Take the task whose turn is next, and that has not begun, into the running thread, which keeps its turn."""
+    def _take_start(self, like: _Start | None = None) -> _Start | None:
+        """Take the task whose turn is next, and that has not begun, into the running thread, which keeps its turn.
+
+        Only one of the same call as another task, where that is given.
+        """
         may_go_on = getattr(_local, "runs", False) and self._n_running <= self.n_threads
         if not may_go_on or not self._turns or not isinstance(self._turns[0], _Start):
+            return None
+        if like is not None and self._turns[0].call is not like.call:
             return None
         _local.runs = False
         return self._turns.popleft()
@@ -423,6 +447,7 @@ class Rendezvous:
         ticket = _Ticket(job)
         if job.after_epoch is not None:
             job.after_epoch = partial(CallersContext().run, job.after_epoch)  # another thread will call it
+        n_frames = self._count_frames() if is_short(job) else 0
         with self._changed:
             if self.cancelled:  # nobody trains any more
                 raise Cancelled
@@ -430,10 +455,40 @@ class Rendezvous:
             self._limit_tasks(job)
             self._waiting.append(ticket)
             self._n_active -= 1
-            self._give_turn()
-            self._tell_coordinator()
+            start = self._take_start(_local.task) if n_frames else None
+            if start is None:
+                self._give_turn()
+                self._tell_coordinator()
+            else:
+                ticket.is_below = True
+        if start is not None:
+            self._run_above(ticket, start, n_frames)
         ticket.gate.acquire()
         self._begin_turn()
+
+    def _count_frames(self) -> int:
+        """Count the frames of the running task and of those below it; zero if no other may run on top of them."""
+        starts_next = self._turns and isinstance(self._turns[0], _Start)
+        n_frames = count_frames(self._run_one.__code__) if starts_next and _local.task.is_single else None
+        n_frames = _local.n_frames + (n_frames or sys.getrecursionlimit())
+        return n_frames if is_room_for(n_frames) else 0
+
+    def _run_above(self, ticket: _Ticket, start: _Start | None, n_frames: int) -> None:
+        """Run tasks on top of the one that waits: no thread is started, and none wakes on a core that must be warmed up."""
+        task, below = _local.task, _local.n_frames
+        _local.n_frames = n_frames
+        try:
+            while start is not None:
+                start = self._run_one(start, like=task)
+        except BaseException:  # a callback's, which would have ended a thread of its own
+            _log.exception("a task could not be ended")
+        finally:
+            _local.task, _local.n_frames = task, below
+        with self._changed:
+            ticket.is_below = False
+            if ticket.is_done:
+                self._n_active += 1
+                self._grant(ticket.gate.release)
 
     def check(self) -> None:
         """Raise `Cancelled` if the call was given up: for a fit that trains in its own thread."""
@@ -480,8 +535,9 @@ class Rendezvous:
             for ticket in tickets:
                 if not ticket.is_done:
                     ticket.is_done = True
-                    self._n_active += 1
-                    self._grant(ticket.gate.release)
+                    if not ticket.is_below:
+                        self._n_active += 1
+                        self._grant(ticket.gate.release)
 
     def _train_all(self, tickets: list[_Ticket]) -> None:
         started = time.perf_counter()

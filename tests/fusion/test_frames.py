@@ -1,0 +1,230 @@
+"""Which tasks let another one run on top of their frames, and that it makes no difference to them."""
+
+import sys
+import threading
+
+import numpy as np
+import pytest
+from joblib import Parallel, delayed
+from sklearn.feature_selection import RFECV
+from sklearn.model_selection import GridSearchCV, cross_validate, permutation_test_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from skpt import LinearRegressor
+from skpt.fusion import frames, grouping, last_report
+from skpt.fusion.rendezvous import Rendezvous
+from skpt.fusion.task_threads import TaskThreads
+from tests.fusion.comparison import assert_no_thread_is_left, fused, within
+from tests.fusion.test_rendezvous import check_graphs, fit
+
+X = np.random.default_rng(0).standard_normal((30, 3))
+y = X @ [1.0, -2.0, 0.5]
+
+
+@pytest.fixture
+def known_tests(monkeypatch):
+    """Functions of tests count as those of a known library."""
+    monkeypatch.setattr(frames, "_PACKAGES", frames._PACKAGES | {"tests"})
+
+
+@pytest.fixture
+def on_top(monkeypatch):
+    """The numbers of frames below tasks that began on top of others."""
+    found = []
+    run_above = Rendezvous._run_above
+
+    def run(self, ticket, start, n_frames):
+        found.append(n_frames)
+        run_above(self, ticket, start, n_frames)
+
+    monkeypatch.setattr(Rendezvous, "_run_above", run)
+    return found
+
+
+# ---------------------------------------------------------------- what frames say
+
+
+def root(call):
+    return call()
+
+
+def asked():
+    return frames.count_frames(root.__code__)
+
+
+def in_while():
+    found = 0
+    while found == 0:
+        found = asked()
+    return found
+
+
+def in_try_within_for():
+    for _ in range(2):
+        try:
+            found = asked()
+        finally:
+            found = found or None
+    return found
+
+
+def after_a_loop():
+    for _ in range(2):
+        pass
+    return asked()
+
+
+def before_a_loop():
+    found = asked()
+    for _ in range(2):
+        pass
+    return found
+
+
+@pytest.mark.parametrize(
+    ("function", "n_frames"),
+    [
+        (asked, 1),
+        (lambda: asked(), 2),
+        (after_a_loop, 2),
+        (before_a_loop, 2),
+        (in_while, None),
+        (in_try_within_for, None),
+        (lambda: max([asked() or 0 for _ in range(1)]) or None, None),
+        (lambda: sorted([1], key=lambda _: asked() or 0) and asked(), 2),
+    ],
+)
+def test_frames_are_counted_unless_one_is_in_a_loop(known_tests, function, n_frames):
+    assert root(function) == n_frames
+
+
+def test_frames_of_other_libraries_are_not_known():
+    assert root(asked) is None
+
+
+def test_without_the_root_nothing_is_known(known_tests):
+    assert asked() is None
+
+
+def test_most_of_pythons_room_for_frames_is_left():
+    assert frames.is_room_for(sys.getrecursionlimit() // 3)
+    assert not frames.is_room_for(sys.getrecursionlimit() // 3 + 1)
+
+
+# ---------------------------------------------------------------- tasks on top of others
+
+
+def test_a_search_takes_few_threads(monkeypatch, on_top):
+    started = []
+    run = TaskThreads.run
+    monkeypatch.setattr(TaskThreads, "run", lambda self, function: (started.append(1), run(self, function))[1])
+    net = make_pipeline(StandardScaler(), LinearRegressor(max_epochs=2))
+    search = GridSearchCV(net, {"linearregressor__lr": np.linspace(0.1, 0.2, 10).tolist()}, cv=3)
+    fused(lambda: search.fit(X, y), inner_max_num_threads=1)
+    assert last_report().n_jobs == 30
+    assert [group.n_models for group in last_report().groups] == [30]
+    assert len(started) <= 3
+    assert len(on_top) >= 27
+    assert 100 < max(on_top) <= sys.getrecursionlimit() // 3
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        lambda: RFECV(LinearRegressor(max_epochs=2), cv=3, importance_getter=lambda net: net.coef_).fit(X, y),
+        lambda: permutation_test_score(LinearRegressor(max_epochs=2), X, y, cv=3, n_permutations=3),
+    ],
+    ids=["features", "permutations"],
+)
+def test_who_fits_several_times_has_a_thread(work, on_top):
+    """Else the one on top would go through all its fits before another goes on."""
+    _, report = fused(work, inner_max_num_threads=1)
+    assert not on_top
+    assert max(group.n_models for group in report.groups) >= 3
+
+
+def test_whose_training_takes_long_has_a_thread(monkeypatch, on_top):
+    monkeypatch.setattr(grouping, "_SHORT", 1e-5)
+    fused(lambda: cross_validate(LinearRegressor(max_epochs=2), X, y, cv=3), inner_max_num_threads=1)
+    assert not on_top
+
+
+class Batch(list):
+    """Calls one after the other, as joblib puts them together where there are thousands."""
+
+    def __call__(self):
+        return [call() for call in self]
+
+
+@pytest.mark.parametrize("n_calls", [1, 2])
+def test_who_makes_several_calls_has_a_thread(monkeypatch, known_tests, on_top, n_calls):
+    monkeypatch.setattr(frames, "_is_in_loop", lambda code, place: False)
+    rendezvous = Rendezvous(n_threads=1, memory_limit=1 << 30)
+    with rendezvous.dispatching():
+        futures = [rendezvous.submit(Batch([fit] * n_calls)) for _ in range(3)]
+    assert [len(future.result(30)) for future in futures] == [n_calls] * 3
+    assert bool(on_top) == (n_calls == 1)
+    rendezvous.close()
+
+
+def test_a_failure_on_top_is_not_that_of_the_one_below(known_tests, on_top):
+    def task(seed):
+        if seed == 2:
+            raise ArithmeticError(seed)
+        return fit(seed).coef_.tolist()
+
+    def outcome(seed):
+        try:
+            return task(seed)
+        except ArithmeticError as error:
+            return str(error)
+
+    found, _ = within(30, lambda: fused(lambda: Parallel()(delayed(outcome)(i) for i in range(5)), inner_max_num_threads=1))
+    assert found == [outcome(seed) for seed in range(5)]
+    assert on_top
+    with pytest.raises(ArithmeticError):
+        within(30, lambda: fused(lambda: Parallel()(delayed(task)(i) for i in range(5)), inner_max_num_threads=1))
+    assert_no_thread_is_left()
+
+
+def test_threads_of_tasks_below_are_their_own_again(known_tests, on_top):
+    """A task goes on in the thread that it began in, after those that ran on top of it."""
+
+    def task(seed):
+        before = threading.get_ident()
+        fit(seed)
+        return before, threading.get_ident()
+
+    found, _ = fused(lambda: Parallel()(delayed(task)(i) for i in range(6)), inner_max_num_threads=1)
+    assert all(before == after for before, after in found)
+    assert len({thread for thread, _ in found}) <= 2  # the first may have waited before there was a second
+    assert len(on_top) >= 4
+
+
+def test_an_error_of_a_callback_reaches_nobody_elses_fit(known_tests, on_top, caplog):
+    def fails(future):
+        raise ArithmeticError("of a callback")
+
+    rendezvous = Rendezvous(n_threads=1, memory_limit=1 << 30)
+    with rendezvous.dispatching():
+        futures = [rendezvous.submit(lambda: fit(0)), rendezvous.submit(lambda: fit(1), callback=fails)]
+    assert [future.result(30).n_iter_ for future in futures] == [2, 2]
+    assert len(on_top) == 1
+    assert "a task could not be ended" in caplog.text
+    rendezvous.close()
+    assert_no_thread_is_left()
+
+
+def test_random_task_graphs_on_top_of_each_other(monkeypatch, known_tests, on_top):
+    """Whatever tasks do: also those that fit several times or have tasks of their own."""
+    monkeypatch.setattr(frames, "_is_in_loop", lambda code, place: False)
+    check_graphs(range(3000, 3030), least=1.0)
+    assert len(on_top) > 20
+
+
+@pytest.mark.slow
+def test_several_hundred_random_task_graphs_on_top_of_each_other(monkeypatch, known_tests, on_top):
+    monkeypatch.setattr(frames, "_is_in_loop", lambda code, place: False)
+    check_graphs(range(4000, 4400), least=1.0)
+    assert len(on_top) > 300
