@@ -29,6 +29,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from skpt._compat import n_function_modes
 from skpt.fusion.contexts import CallersContext, CallersWarnings
 from skpt.fusion.frames import count_frames, is_room_for
 from skpt.fusion.grouping import describe, is_short, make_groups
@@ -469,7 +470,8 @@ class Rendezvous:
     def _count_frames(self) -> int:
         """Count the frames of the running task and of those below it; zero if no other may run on top of them."""
         starts_next = self._turns and isinstance(self._turns[0], _Start)
-        n_frames = count_frames(self._run_one.__code__) if starts_next and _local.task.is_single else None
+        may_be_below = _local.task.is_single and not n_function_modes()  # else the next one would be in this one's contexts
+        n_frames = count_frames(self._run_one.__code__) if starts_next and may_be_below else None
         n_frames = _local.n_frames + (n_frames or sys.getrecursionlimit())
         return n_frames if is_room_for(n_frames) else 0
 

@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 from joblib import Parallel, delayed
 from sklearn.feature_selection import RFECV
 from sklearn.model_selection import GridSearchCV, cross_validate, permutation_test_score
@@ -143,6 +144,17 @@ def test_who_fits_several_times_has_a_thread(work, on_top):
     _, report = fused(work, inner_max_num_threads=1)
     assert not on_top
     assert max(group.n_models for group in report.groups) >= 3
+
+
+def test_who_computes_in_a_context_of_torch_has_a_thread(on_top):
+    """What runs on top would be in it too: a fit is in one where torch's default is double precision."""
+    torch.set_default_dtype(torch.float64)
+    try:
+        _, report = fused(lambda: cross_validate(LinearRegressor(max_epochs=2), X, y, cv=4), inner_max_num_threads=1)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert not on_top and not report.not_fused
+    assert [group.n_models for group in report.groups] == [4]
 
 
 def test_whose_training_takes_long_has_a_thread(monkeypatch, on_top):
