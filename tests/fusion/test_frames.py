@@ -15,7 +15,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skpt import LinearRegressor
 from skpt.fusion import frames, grouping, last_report
-from skpt.fusion.rendezvous import Rendezvous
+from skpt.fusion.rendezvous import Rendezvous, _local
 from skpt.fusion.task_threads import TaskThreads
 from tests.fusion.comparison import assert_no_thread_is_left, fused, within
 from tests.fusion.test_rendezvous import check_graphs, fit
@@ -157,6 +157,22 @@ def test_who_computes_in_a_context_of_torch_has_a_thread(on_top):
     assert [group.n_models for group in report.groups] == [4]
 
 
+def test_only_tasks_of_the_same_call_are_on_top_of_each_other(monkeypatch):
+    """A search's tasks must not wait for those of another one, which would go on alone."""
+    calls = []
+    run_above = Rendezvous._run_above
+
+    def run(self, ticket, start, n_frames):
+        calls.append((_local.task.call, start.call))
+        run_above(self, ticket, start, n_frames)
+
+    monkeypatch.setattr(Rendezvous, "_run_above", run)
+    search = GridSearchCV(LinearRegressor(max_epochs=2), {"lr": [0.1, 0.2, 0.3]}, cv=2)
+    _, report = fused(lambda: cross_validate(search, X, y, cv=4), inner_max_num_threads=1)
+    assert calls and all(below is above for below, above in calls)
+    assert [group.n_models for group in report.groups] == [24, 4]
+
+
 def test_whose_training_takes_long_has_a_thread(monkeypatch, on_top):
     monkeypatch.setattr(grouping, "_SHORT", 1e-5)
     fused(lambda: cross_validate(LinearRegressor(max_epochs=2), X, y, cv=3), inner_max_num_threads=1)
@@ -208,19 +224,21 @@ def test_threads_of_tasks_below_are_their_own_again(known_tests, on_top):
     all_are_there = threading.Event()
 
     def task(seed):
-        before = threading.get_ident()
+        before = threading.get_ident(), _local.task, _local.n_frames
         all_are_there.wait(10)
         fit(seed)
-        return before, threading.get_ident()
+        assert (threading.get_ident(), _local.task, _local.n_frames) == before
+        return threading.get_ident()
 
     rendezvous = Rendezvous(n_threads=1, memory_limit=1 << 30)
     with rendezvous.dispatching():
         futures = [rendezvous.submit(partial(task, seed)) for seed in range(6)]
         all_are_there.set()
     found = [future.result(30) for future in futures]
-    assert len({thread for threads in found for thread in threads}) == 1
+    assert len(set(found)) == 1
     assert len(on_top) == 5
     rendezvous.close()
+    assert rendezvous._n_active == rendezvous._n_running == rendezvous._n_started == rendezvous._n_busy == 0
 
 
 def test_an_error_of_a_callback_reaches_nobody_elses_fit(known_tests, on_top, caplog):

@@ -222,6 +222,21 @@ LOSSES = {
 }
 
 
+@pytest.mark.parametrize("gap", [0.0, 50.0, 69.0, 80.0, 1e3, 1e30, float("inf"), float("nan")])
+def test_cross_entropy_of_what_is_all_but_impossible(gap):
+    """Where the probability of a row's class is zero to single precision, its loss is not infinite, whoever is beside it."""
+    loss = StackedLoss(build_criterion(nn.CrossEntropyLoss, {}), 3)
+    outputs = torch.randn(1, 2, 3, 4, generator=generator(0))
+    outputs[0, 1, 0] += gap
+    targets = torch.ones(1, 2, 4, dtype=torch.long)
+    loss.begin(targets, [0.25])
+    loss.gradient(0, outputs[0].clone())
+    means = torch.empty(1, 2)
+    loss.end(means)
+    expected = nn.functional.cross_entropy(outputs.flatten(0, 1), targets.flatten(0, 1), reduction="none").mean(1)
+    torch.testing.assert_close(means[0], expected, equal_nan=True)
+
+
 @pytest.mark.parametrize("name", LOSSES)
 @given(weighted=st.booleans(), n_out=st.integers(1, 5), **{name: sizes[name] for name in ("n_models", "n_rows", "seed")})
 def test_losses(name, weighted, n_models, n_rows, n_out, seed):
