@@ -201,6 +201,7 @@ class Rendezvous:
         self._n_running = 0
         self._turns: deque[Callable[[], None]] = deque()  # give theirs to tasks that wait for it, the first first
         self._n_started = 0
+        self._n_below = 0  # of them, those that wait for others on top of their frames
         self._n_unfinished = 0
         self._has_failed = False
         self._most_started = FIRST_TASKS
@@ -246,11 +247,15 @@ class Rendezvous:
             if call is not None:
                 call.n_pending += 1
                 call.is_over.clear()
-            if self._n_started >= self._most_started and not self.cancelled:
-                self._queue.append(start)
-            else:
+            if self._has_place():
                 self._admit(start)
+            else:
+                self._queue.append(start)
         return future
+
+    def _has_place(self) -> bool:
+        """Whether a further task may begin: also where all that have begun wait below one that waits for tasks of its own."""
+        return self.cancelled or self._n_started < self._most_started or self._n_started == self._n_below
 
     def _admit(self, start: Callable[[], None]) -> None:
         """Let a task begin as soon as it has its turn."""
@@ -346,7 +351,7 @@ class Rendezvous:
 
     def _start_queued(self) -> None:
         """Start tasks from the queue, the latest first: those of inner calls, which outer ones wait for."""
-        while self._queue and (self.cancelled or self._n_started < self._most_started):
+        while self._queue and self._has_place():
             self._admit(self._queue.pop())
 
     def _limit_tasks(self, job: TrainingJob) -> None:
@@ -462,6 +467,7 @@ class Rendezvous:
                 self._tell_coordinator()
             else:
                 ticket.is_below = True
+                self._n_below += 1
         if start is not None:
             self._run_above(ticket, start, n_frames)
         ticket.gate.acquire()
@@ -488,6 +494,7 @@ class Rendezvous:
             _local.task, _local.n_frames = task, below
         with self._changed:
             ticket.is_below = False
+            self._n_below -= 1
             if ticket.is_done:
                 self._n_active += 1
                 self._grant(ticket.gate.release)

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from joblib import Parallel, delayed
+from joblib import Parallel, delayed, parallel_config
 from sklearn.feature_selection import RFECV
 from sklearn.model_selection import GridSearchCV, cross_validate, permutation_test_score
 from sklearn.pipeline import make_pipeline
@@ -42,6 +42,11 @@ def on_top(monkeypatch):
 
     monkeypatch.setattr(Rendezvous, "_run_above", run)
     return found
+
+
+def in_backend(function):
+    with parallel_config("skpt"):
+        return function()
 
 
 # ---------------------------------------------------------------- what frames say
@@ -171,6 +176,28 @@ def test_only_tasks_of_the_same_call_are_on_top_of_each_other(monkeypatch):
     _, report = fused(lambda: cross_validate(search, X, y, cv=4), inner_max_num_threads=1)
     assert calls and all(below is above for below, above in calls)
     assert [group.n_models for group in report.groups] == [24, 4]
+
+
+def test_inner_tasks_begin_where_all_places_are_taken_by_tasks_below(known_tests, on_top):
+    """Those below end after the one that waits for the inner ones, and so make no room for them."""
+    all_are_there = threading.Event()
+
+    def single():
+        all_are_there.wait(10)
+        return fit().n_iter_
+
+    def outer():
+        return [net.n_iter_ for net in Parallel()(delayed(fit)(seed) for seed in range(3))]
+
+    rendezvous = Rendezvous(n_threads=1, memory_limit=1)  # two tasks at a time, as soon as the first has handed in
+    with rendezvous.dispatching():
+        futures = [rendezvous.submit(single) for _ in range(4)]
+        futures.append(rendezvous.submit(partial(in_backend, outer)))
+        all_are_there.set()
+    assert within(30, lambda: [future.result() for future in futures]) == [2, 2, 2, 2, [2, 2, 2]]
+    assert len(on_top) >= 4
+    rendezvous.close()
+    assert_no_thread_is_left()
 
 
 def test_whose_training_takes_long_has_a_thread(monkeypatch, on_top):
