@@ -39,8 +39,8 @@ _SECONDS_IDLE = 300
 _CALLS: WeakValueDictionary[tuple[int, int], _ProcessesCall] = WeakValueDictionary()
 _numbers = itertools.count()
 
-# What the tasks of a worker process run in, one share after the other.
-_WORKERS_THREADS = TaskThreads(kept=True)
+# What the tasks of a worker process run in, one share after the other, by torch's number of threads, which each thread keeps.
+_WORKERS_THREADS: dict[int, TaskThreads] = {}
 
 # How many tasks joblib hands over at once; more wait until some have ended.
 WIDTH = 512
@@ -334,8 +334,10 @@ def _run_share(
     before = torch.get_num_threads()
     if os.environ.get("OMP_NUM_THREADS") is None:
         torch.set_num_threads(n_threads)
-    call = _CALLS.get(key)
-    rendezvous = Rendezvous(n_threads, memory_limit, _WORKERS_THREADS if call is None else None)
+    call, threads = _CALLS.get(key), None
+    if call is None:  # in a process of its own
+        threads = _WORKERS_THREADS.setdefault(torch.get_num_threads(), TaskThreads(kept=True))
+    rendezvous = Rendezvous(n_threads, memory_limit, threads)
     rendezvous.warnings.errors |= errors  # scikit-learn sets the caller's filters in its tasks
     if call is not None:
         call.running_here.add(rendezvous)

@@ -9,18 +9,24 @@ from types import CodeType
 
 __all__ = ["count_frames", "is_room_for"]
 
-# Whose frames are known to hold no lock while they fit.
-_PACKAGES = {"joblib", "sklearn", "skpt"}
+# Whose frames are known to hold nothing while they fit, and to have run nothing of the user's before. Not a pipeline's: a
+# step of it may have taken something that another one gives back.
+_MODULES = ("joblib.", "sklearn.base", "sklearn.callback.", "sklearn.model_selection.", "sklearn.utils.", "skpt.")
+
+# How many frames may be below a task: some eight tasks, and an eighth of the room that Python has for them. Tasks on top of
+# each other score one by one, too.
+MOST_FRAMES = 120
 
 # The loops of functions, by the function's code, whose hash would take as long as all the rest.
 _loops: dict[int, tuple[CodeType, list[tuple[int, int]]]] = {}
 
 
 def count_frames(root: CodeType) -> int | None:
-    """Count the frames of a task, if what it has begun will end without another fit and without a lock.
+    """Count the frames of a task, if what it has begun will end without another fit, and others do not wait for it.
 
     What runs on top of a task must end before it can go on. That does no harm where all that is left of it is to score,
-    say. A task that fits several times, for fewer and fewer features say, is in the middle of a loop.
+    say. A task that fits several times, for fewer and fewer features say, is in the middle of a loop, or has a call of
+    `Parallel` ahead.
 
     Parameters
     ----------
@@ -30,33 +36,38 @@ def count_frames(root: CodeType) -> int | None:
     Returns
     -------
     int or None
-        How many frames there are from the one that asks to that function. None if one of them is in a loop, or belongs
-        to neither joblib, which loops over the one call of the task, nor scikit-learn nor this library.
+        How many frames there are from the one that asks to that function. None if one of them is in a loop, other than
+        joblib's over the one call of the task, or is none of joblib, of scikit-learn's searches or of this library.
     """
     n_frames, frame = 0, inspect.currentframe()
     while (frame := frame and frame.f_back) is not None:
         if frame.f_code is root:
             return n_frames
-        package = frame.f_globals.get("__name__", "").partition(".")[0]
-        if package not in _PACKAGES or (package != "joblib" and _is_in_loop(frame.f_code, frame.f_lasti)):
+        module = frame.f_globals.get("__name__", "")
+        if not module.startswith(_MODULES):
+            return None
+        if not module.startswith("joblib.") and _is_in_loop(frame.f_code, frame.f_lasti):
             return None
         n_frames += 1
     return None
 
 
 def is_room_for(n_frames: int) -> bool:
-    """Say whether so many frames leave two thirds of the room that Python has for them."""
-    return 3 * n_frames <= sys.getrecursionlimit()
+    """Say whether another task may run on top of so many frames."""
+    return 8 * n_frames <= min(8 * MOST_FRAMES, sys.getrecursionlimit())
 
 
 def _is_in_loop(code: CodeType, place: int) -> bool:
+    """Whether a place in a function will be come by again, or a call of `Parallel` after it."""
     if id(code) not in _loops:
-        _loops[id(code)] = code, [
-            (step.argval, step.offset)
-            for step in dis.get_instructions(code)
-            if step.opcode in _JUMPS and isinstance(step.argval, int) and step.argval < step.offset
-        ]
+        steps = list(dis.get_instructions(code))
+        back = [(step.argval, step.offset) for step in steps if _is_jump_back(step)]
+        _loops[id(code)] = code, back + [(0, step.offset) for step in steps if step.argval == "Parallel"]
     return any(first <= place <= last for first, last in _loops[id(code)][1])
+
+
+def _is_jump_back(step: dis.Instruction) -> bool:
+    return step.opcode in _JUMPS and isinstance(step.argval, int) and step.argval < step.offset
 
 
 _JUMPS = {*dis.hasjrel, *dis.hasjabs}

@@ -17,7 +17,6 @@ from __future__ import annotations
 import copy
 import logging
 import os
-import sys
 import threading
 import time
 from collections import deque
@@ -201,7 +200,7 @@ class Rendezvous:
         self._n_running = 0
         self._turns: deque[Callable[[], None]] = deque()  # give theirs to tasks that wait for it, the first first
         self._n_started = 0
-        self._n_below = 0  # of them, those that wait for others on top of their frames
+        self._n_stuck = 0  # of them, those that are trained and wait for others on top of their frames
         self._n_unfinished = 0
         self._has_failed = False
         self._most_started = FIRST_TASKS
@@ -254,8 +253,8 @@ class Rendezvous:
         return future
 
     def _has_place(self) -> bool:
-        """Whether a further task may begin: also where all that have begun wait below one that waits for tasks of its own."""
-        return self.cancelled or self._n_started < self._most_started or self._n_started == self._n_below
+        """Whether a further task may begin. Those that are stuck make no room for what the ones on top of them wait for."""
+        return self.cancelled or self._n_started - self._n_stuck < self._most_started
 
     def _admit(self, start: Callable[[], None]) -> None:
         """Let a task begin as soon as it has its turn."""
@@ -467,7 +466,6 @@ class Rendezvous:
                 self._tell_coordinator()
             else:
                 ticket.is_below = True
-                self._n_below += 1
         if start is not None:
             self._run_above(ticket, start, n_frames)
         ticket.gate.acquire()
@@ -475,10 +473,12 @@ class Rendezvous:
 
     def _count_frames(self) -> int:
         """Count the frames of the running task and of those below it; zero if no other may run on top of them."""
-        starts_next = self._turns and isinstance(self._turns[0], _Start)
-        may_be_below = _local.task.is_single and not n_function_modes()  # else the next one would be in this one's contexts
-        n_frames = count_frames(self._run_one.__code__) if starts_next and may_be_below else None
-        n_frames = _local.n_frames + (n_frames or sys.getrecursionlimit())
+        if not (self._turns and _local.task.is_single) or n_function_modes():  # the next one would be in this one's contexts
+            return 0
+        n_frames = count_frames(self._run_one.__code__)
+        if n_frames is None:
+            return 0
+        n_frames += _local.n_frames
         return n_frames if is_room_for(n_frames) else 0
 
     def _run_above(self, ticket: _Ticket, start: _Start | None, n_frames: int) -> None:
@@ -494,8 +494,8 @@ class Rendezvous:
             _local.task, _local.n_frames = task, below
         with self._changed:
             ticket.is_below = False
-            self._n_below -= 1
             if ticket.is_done:
+                self._n_stuck -= 1
                 self._n_active += 1
                 self._grant(ticket.gate.release)
 
@@ -544,9 +544,12 @@ class Rendezvous:
             for ticket in tickets:
                 if not ticket.is_done:
                     ticket.is_done = True
-                    if not ticket.is_below:
+                    if ticket.is_below:
+                        self._n_stuck += 1
+                    else:
                         self._n_active += 1
                         self._grant(ticket.gate.release)
+            self._start_queued()
 
     def _train_all(self, tickets: list[_Ticket]) -> None:
         started = time.perf_counter()

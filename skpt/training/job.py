@@ -131,8 +131,9 @@ def loss_of_zeros(criterion: nn.Module, batches: Batches, output_shape: tuple[in
     """
     _, y, weight = batches.rows()
     y, weight = y[:n_rows], None if weight is None else weight[:n_rows]
-    is_class = type(criterion) in (nn.CrossEntropyLoss, nn.NLLLoss) and y.ndim == 1
-    if weight is None:  # most often by far: what is known without asking the criterion
+    by_row = getattr(criterion, "reduction", None) == "none"
+    is_class = type(criterion) in (nn.CrossEntropyLoss, nn.NLLLoss) and y.ndim == 1 and by_row
+    if weight is None and by_row:  # most often by far: what is known without asking the criterion
         if type(criterion) is nn.MSELoss and y.shape[1:] == output_shape:
             return float(y.square().mean(dtype=torch.float64))
         if is_class and criterion.weight is None and criterion.ignore_index < 0:  # all classes are as probable

@@ -24,6 +24,9 @@ numbers, classes = torch.randn(50, 3, generator=generator), torch.randint(3, (50
         (nn.CrossEntropyLoss(reduction="none", weight=torch.tensor([1.0, 2.0, 5.0])), classes),
         (nn.CrossEntropyLoss(reduction="none", ignore_index=1), classes),
         (nn.NLLLoss(reduction="none"), classes),
+        (nn.MSELoss(reduction="sum"), numbers),
+        (nn.CrossEntropyLoss(reduction="sum"), classes),
+        (nn.CrossEntropyLoss(reduction="mean"), classes),
         (nn.NLLLoss(reduction="none", weight=torch.tensor([1.0, 2.0, 5.0])), classes),
     ],
     ids=str,
@@ -33,7 +36,8 @@ def test_loss_of_zeros(criterion, y, weighted):
     weight = torch.rand(50, generator=torch.Generator().manual_seed(1)) if weighted else None
     outputs = torch.zeros(50, *shape)
     losses = criterion(torch.log_softmax(outputs, 1) if isinstance(criterion, nn.NLLLoss) else outputs, y)
-    losses = losses.reshape(50, -1).mean(1)
-    expected = (losses if weight is None else losses * weight).mean()
+    if losses.ndim:
+        losses = losses.reshape(50, -1).mean(1)
+    expected = (losses if weight is None or not losses.ndim else losses * weight).mean()
     found = loss_of_zeros(criterion, Batches(torch.zeros(50, 2), y, weight, 10, None), tuple(shape))
     assert found == pytest.approx(expected.item(), rel=1e-6)
