@@ -7,9 +7,9 @@ ends. When nothing is active and jobs are waiting, they are grouped and trained,
 At most `n_threads` active tasks run at a time, the others wait for their turn: more would only fight for Python's lock.
 
 Most tasks fit once. When such a one hands in a short job, the next one begins on top of its frames, in the same thread, and
-so on; when all are trained, the one on top goes on first. So a search takes a thread or a few, and not one for each task,
-between which the system would switch from core to core. A long job's task has its thread to itself: if it diverges, it can
-go on at once.
+so on, some eight of them; when all are trained, the one on top goes on first. So a search takes fewer threads, between which
+the system would switch from core to core. `skpt.fusion.frames` says for which tasks nobody can wait because of it. A long
+job's task has its thread to itself: if it diverges, it can go on at once.
 """
 
 from __future__ import annotations
