@@ -17,8 +17,10 @@ _MODULES = ("joblib.", "sklearn.base", "sklearn.callback.", "sklearn.model_selec
 # each other score one by one, too.
 MOST_FRAMES = 120
 
-# The loops of functions, by the function's code, whose hash would take as long as all the rest.
-_loops: dict[int, tuple[CodeType, list[tuple[int, int]]]] = {}
+_JUMPS = {*dis.hasjrel, *dis.hasjabs}
+
+# From where to where another fit may follow in a function, by the function's code, whose hash would take as long as the rest.
+_before_more: dict[int, tuple[CodeType, list[tuple[int, int]]]] = {}
 
 
 def count_frames(root: CodeType) -> int | None:
@@ -43,10 +45,10 @@ def count_frames(root: CodeType) -> int | None:
     while (frame := frame and frame.f_back) is not None:
         if frame.f_code is root:
             return n_frames
-        module = frame.f_globals.get("__name__", "")
+        module = str(frame.f_globals.get("__name__"))
         if not module.startswith(_MODULES):
             return None
-        if not module.startswith("joblib.") and _is_in_loop(frame.f_code, frame.f_lasti):
+        if not module.startswith("joblib.") and _may_fit_again(frame.f_code, frame.f_lasti):
             return None
         n_frames += 1
     return None
@@ -57,17 +59,14 @@ def is_room_for(n_frames: int) -> bool:
     return 8 * n_frames <= min(8 * MOST_FRAMES, sys.getrecursionlimit())
 
 
-def _is_in_loop(code: CodeType, place: int) -> bool:
+def _may_fit_again(code: CodeType, place: int) -> bool:
     """Whether a place in a function will be come by again, or a call of `Parallel` after it."""
-    if id(code) not in _loops:
+    if id(code) not in _before_more:
         steps = list(dis.get_instructions(code))
         back = [(step.argval, step.offset) for step in steps if _is_jump_back(step)]
-        _loops[id(code)] = code, back + [(0, step.offset) for step in steps if step.argval == "Parallel"]
-    return any(first <= place <= last for first, last in _loops[id(code)][1])
+        _before_more[id(code)] = code, back + [(0, step.offset) for step in steps if step.argval == "Parallel"]
+    return any(first <= place <= last for first, last in _before_more[id(code)][1])
 
 
 def _is_jump_back(step: dis.Instruction) -> bool:
     return step.opcode in _JUMPS and isinstance(step.argval, int) and step.argval < step.offset
-
-
-_JUMPS = {*dis.hasjrel, *dis.hasjabs}

@@ -137,7 +137,7 @@ def loss_of_zeros(criterion: nn.Module, batches: Batches, output_shape: tuple[in
         if type(criterion) is nn.MSELoss and y.shape[1:] == output_shape:
             return float(y.square().mean(dtype=torch.float64))
         if is_class and criterion.weight is None and criterion.ignore_index < 0:  # all classes are as probable
-            return math.log(*output_shape)
+            return math.log(output_shape[0])
     seen = torch.arange(*output_shape, device=y.device) if is_class else y
     losses = row_losses(criterion, torch.zeros(len(seen), *output_shape, device=y.device), seen)
     if is_class:  # all rows of a class have one loss

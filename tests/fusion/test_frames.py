@@ -237,7 +237,7 @@ class Batch(list):
 
 @pytest.mark.parametrize("n_calls", [1, 2])
 def test_who_makes_several_calls_has_a_thread(monkeypatch, known_tests, on_top, n_calls):
-    monkeypatch.setattr(frames, "_is_in_loop", lambda code, place: False)
+    monkeypatch.setattr(frames, "_may_fit_again", lambda code, place: False)
     all_are_there = threading.Event()
     rendezvous = Rendezvous(n_threads=1, memory_limit=1 << 30)
     with rendezvous.dispatching():
@@ -309,13 +309,13 @@ def test_an_error_of_a_callback_reaches_nobody_elses_fit(known_tests, on_top, ca
 
 def test_random_task_graphs_on_top_of_each_other(monkeypatch, known_tests, on_top):
     """Whatever tasks do: also those that fit several times or have tasks of their own."""
-    monkeypatch.setattr(frames, "_is_in_loop", lambda code, place: False)
+    monkeypatch.setattr(frames, "_may_fit_again", lambda code, place: False)
     check_graphs(range(3000, 3030), least=1.0)
     assert on_top
 
 
 @pytest.mark.slow
 def test_several_hundred_random_task_graphs_on_top_of_each_other(monkeypatch, known_tests, on_top):
-    monkeypatch.setattr(frames, "_is_in_loop", lambda code, place: False)
+    monkeypatch.setattr(frames, "_may_fit_again", lambda code, place: False)
     check_graphs(range(4000, 4400), least=1.0)
     assert len(on_top) > 100

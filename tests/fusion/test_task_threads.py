@@ -7,10 +7,12 @@ import weakref
 from functools import partial
 
 import pytest
+import torch
 
-from skpt.fusion import task_threads
+from skpt.fusion import backend, task_threads
 from skpt.fusion.rendezvous import Rendezvous
 from skpt.fusion.task_threads import TaskThreads
+from skpt.training.threads import all_threads
 from tests.fusion.comparison import own_threads
 from tests.fusion.test_rendezvous import fit
 
@@ -82,6 +84,27 @@ def test_calls_in_a_row_share_kept_threads(kept):
         assert rendezvous.close().n_jobs == 4
     assert 1 <= len(own_threads()) <= 4
     assert len(kept._idle) == len(own_threads())
+
+
+def test_kept_threads_compute_as_the_share_is_told(monkeypatch):
+    """A thread keeps torch's number of threads: a share of another number has threads of its own."""
+    pools: dict = {}
+    monkeypatch.setattr(backend, "_WORKERS_THREADS", pools)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+    def count():
+        with all_threads():
+            return torch.get_num_threads()
+
+    try:
+        for n_threads in (1, 2, 1):
+            outcomes, _ = backend._run_share([count] * 3, n_threads, 1 << 30, (0, -1), set())
+            assert outcomes == [(True, n_threads)] * 3
+        assert sorted(pools) == [1, 2]
+    finally:
+        for threads in pools.values():
+            threads.kept = False
+            run_and_wait(threads, len(threads._idle))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
