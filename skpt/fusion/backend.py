@@ -6,41 +6,20 @@ runs as a task of a `Rendezvous`. Only joblib's public interface for backends is
 
 from __future__ import annotations
 
-import gc
-import itertools
-import os
 import re
-import threading
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import ExitStack, contextmanager
-from weakref import WeakValueDictionary
 
-import torch
 from joblib import cpu_count
-from joblib.externals.loky import ProcessPoolExecutor
 from joblib.parallel import ParallelBackendBase, get_active_backend
 
-from skpt.fusion.contexts import CallersWarnings
 from skpt.fusion.rendezvous import InnerCall, Rendezvous, current_rendezvous
-from skpt.fusion.report import FusionReport, set_last_report
-from skpt.fusion.task_threads import TaskThreads
+from skpt.fusion.report import set_last_report
+from skpt.fusion.shares import SharedCall
 
 __all__ = ["FusedBackend"]
-
-# Worker processes that wait for the next call, by the process that they belong to and their number: to start them takes
-# seconds. They are not loky's reusable ones, which joblib takes for its own and a call that was given up would kill.
-_IDLE_WORKERS: dict[tuple[int, int], list[ProcessPoolExecutor]] = {}
-_SECONDS_IDLE = 300
-
-# The calls of this process that have shares, by a number: an executor may run shares in threads of this process.
-_CALLS: WeakValueDictionary[tuple[int, int], _ProcessesCall] = WeakValueDictionary()
-_numbers = itertools.count()
-
-# What the tasks of a worker process run in, one share after the other, by torch's number of threads, which each thread keeps.
-_WORKERS_THREADS: dict[int, TaskThreads] = {}
 
 # How many tasks joblib hands over at once; more wait until some have ended.
 WIDTH = 512
@@ -119,7 +98,7 @@ class FusedBackend(ParallelBackendBase):
             self._call = _NestedCall(outer)
         elif self.n_processes > 1 or self.executor is not None:
             n_processes = max(2, self.n_processes)
-            self._call = _ProcessesCall(
+            self._call = SharedCall(
                 self.executor, n_processes, self.inner_max_num_threads, self.memory_limit, waits=waits
             )
         else:
@@ -156,7 +135,7 @@ class _RootCall:
     """A call that is not within another one: it makes the rendezvous."""
 
     def __init__(self, n_threads: int, memory_limit: int, *, waits: bool):
-        self.rendezvous = Rendezvous(n_threads, memory_limit)
+        self.rendezvous = Rendezvous(n_threads, memory_limit, is_hosted=waits)
         self.waits = waits
         # scikit-learn's catch_warnings overlap in threads and may leave each other's filters behind.
         self.warnings = warnings.catch_warnings()
@@ -205,155 +184,3 @@ class _NestedCall:
 
     def close(self) -> None:
         pass
-
-
-class _ProcessesCall:
-    """A call whose tasks are shared out among worker processes."""
-
-    def __init__(
-        self, executor: Executor | None, n_processes: int, n_threads: int | None, memory_limit: int, *, waits: bool
-    ):
-        self.own, self.waits = executor is None, waits
-        self.n_processes = n_processes
-        self.executor, self.is_reused = executor, False
-        if self.own:
-            self._take_workers()
-        self.settings = (n_threads or max(1, cpu_count() // n_processes), memory_limit)
-        self.key = (os.getpid(), next(_numbers))
-        self.running_here: set[Rendezvous] = set()
-        _CALLS[self.key] = self
-        self.errors = CallersWarnings().errors
-        self.report = FusionReport()
-        self.started = time.perf_counter()
-        self.collected: list[tuple[Callable, Future]] = []
-        self.lock = threading.RLock()
-        self.changed = threading.Condition(self.lock)
-        self.n_back = 0
-        self.under_way: list[Future] = []
-        self.has_failed = self.cancelled = False
-
-    def _take_workers(self) -> None:
-        """Take the worker processes of an earlier call, or new ones."""
-        idle = _IDLE_WORKERS.get((os.getpid(), self.n_processes))
-        self.is_reused = bool(idle)
-        self.executor = idle.pop() if idle else self._start_workers()
-
-    def _start_workers(self) -> ProcessPoolExecutor:
-        return ProcessPoolExecutor(self.n_processes, timeout=_SECONDS_IDLE, initializer=_spare_the_collector)
-
-    def _carry(self, *call) -> Future:
-        """Hand a share over; to other workers if one of them has died since the call before."""
-        while True:
-            try:
-                return self.executor.submit(*call)
-            except RuntimeError:
-                if self.under_way or not self.is_reused:
-                    raise
-                self._take_workers()
-
-    def submit(self, func, callback) -> Future:
-        future: Future = Future()
-        if callback is not None:
-            future.add_done_callback(callback)
-        with self.lock:
-            self.collected.append((func, future))
-        return future
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        self._send()
-        if self.waits:
-            self._wait()
-        yield
-
-    def _wait(self) -> None:
-        """Wait until all that is under way is back, or something failed."""
-        with self.changed:
-            self.changed.wait_for(lambda: self.has_failed or self.cancelled or self.n_back == len(self.under_way))
-
-    def _send(self) -> None:
-        """Share out what was collected."""
-        with self.lock:
-            tasks, self.collected = self.collected, []
-        shares = [tasks[i :: self.n_processes] for i in range(self.n_processes)]
-        for share in filter(None, shares):
-            carried = self._carry(_run_share, [func for func, _ in share], *self.settings, self.key, self.errors)
-            with self.lock:
-                self.under_way.append(carried)
-            carried.add_done_callback(lambda done, share=share: self._take_back(done, share))
-
-    def _take_back(self, done: Future, share: Sequence[tuple[Callable, Future]]) -> None:
-        if self.cancelled:
-            return
-        try:
-            outcomes, report = done.result()
-            self.report.merge(report)
-        except BaseException as error:
-            outcomes = [(False, error)] * len(share)
-        try:
-            for (_, future), (is_good, value) in zip(share, outcomes, strict=True):
-                if is_good:
-                    future.set_result(value)
-                else:
-                    self.has_failed = True
-                    future.set_exception(value)
-            self._send()
-        finally:
-            with self.changed:
-                self.n_back += 1
-                self.changed.notify_all()
-
-    def cancel(self) -> None:
-        with self.changed:
-            self.cancelled = True
-            self.changed.notify_all()
-        for carried in self.under_way:
-            carried.cancel()
-        for rendezvous in list(self.running_here):
-            rendezvous.cancel()
-        if self.own:
-            self.executor.shutdown(wait=False, kill_workers=True)
-
-    def close(self) -> None:
-        if self.own and not self.cancelled:
-            _IDLE_WORKERS.setdefault((os.getpid(), self.n_processes), []).append(self.executor)
-        self.report.seconds_total = time.perf_counter() - self.started
-        set_last_report(self.report)
-
-
-def _spare_the_collector() -> None:
-    """Take what was imported out of the garbage collections that loky makes after calls, which cost 0.2 s each."""
-    gc.collect()
-    gc.freeze()
-
-
-def _run_share(
-    functions: list[Callable], n_threads: int, memory_limit: int, key: tuple[int, int], errors: set[tuple]
-) -> tuple[list, FusionReport]:
-    """Run tasks in a worker process, or in a thread of this one; give outcomes and a report."""
-    before = torch.get_num_threads()
-    if os.environ.get("OMP_NUM_THREADS") is None:
-        torch.set_num_threads(n_threads)
-    call, threads = _CALLS.get(key), None
-    if call is None:  # in a process of its own
-        threads = _WORKERS_THREADS.setdefault(torch.get_num_threads(), TaskThreads(kept=True))
-    rendezvous = Rendezvous(n_threads, memory_limit, threads)
-    rendezvous.warnings.errors |= errors  # scikit-learn sets the caller's filters in its tasks
-    if call is not None:
-        call.running_here.add(rendezvous)
-        if call.cancelled:
-            rendezvous.cancel()
-    try:
-        with rendezvous.dispatching():
-            futures = [rendezvous.submit(function) for function in functions]
-        rendezvous.wait()  # once, and not for one after the other
-        outcomes = []
-        for future in futures:
-            error = future.exception()
-            outcomes.append((False, error) if error is not None else (True, future.result()))
-    finally:
-        if call is not None:
-            call.running_here.discard(rendezvous)
-        report = rendezvous.close()
-        torch.set_num_threads(before)
-    return outcomes, report

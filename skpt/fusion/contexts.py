@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import threading
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -28,6 +29,7 @@ class CallersContext:
     """
 
     def __init__(self):
+        self.thread = threading.get_ident()
         self.variables = contextvars.copy_context()
         self.config = sklearn.get_config()
         self.autocast = [
@@ -54,6 +56,8 @@ class CallersContext:
         return self.variables.copy().run(self._run, function)  # a copy: tasks run at once
 
     def _run(self, function: Callable[[], T]) -> T:
+        if threading.get_ident() == self.thread:  # the rest holds there, or what is around the call has changed it
+            return function()
         with ExitStack() as stack:
             stack.enter_context(sklearn.config_context(**self.config))
             for device, dtype, cached in self.autocast:
@@ -71,13 +75,22 @@ class CallersWarnings:
 
     def __init__(self):
         self.errors, self.shown_by = _errors(), who_shows_warnings()
+        self._same: list[tuple] = list(warnings.filters)  # as they were when last looked at, and no others make errors
 
     def differ_now(self) -> bool:
         """Say whether a warning would be recorded or raised now that would not have been then.
 
         Python keeps filters for the whole process: who waits within ``catch_warnings`` changes them for others.
         """
-        return who_shows_warnings() is not self.shown_by or not _errors() <= self.errors
+        if who_shows_warnings() is not self.shown_by:
+            return True
+        if warnings.filters == self._same:
+            return False
+        filters = list(warnings.filters)
+        differ = not _errors() <= self.errors
+        if not differ:
+            self._same = filters
+        return differ
 
 
 def _errors() -> set[tuple]:

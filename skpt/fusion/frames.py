@@ -7,7 +7,7 @@ import inspect
 import sys
 from types import CodeType
 
-__all__ = ["count_frames", "is_room_for"]
+__all__ = ["count_frames", "depth", "is_room_for"]
 
 # Whose frames are known to hold nothing while they fit, and to have run nothing of the user's before. Not a pipeline's: a
 # step of it may have taken something that another one gives back.
@@ -52,6 +52,20 @@ def count_frames(root: CodeType) -> int | None:
             return None
         n_frames += 1
     return None
+
+
+def depth() -> int:
+    """Count the frames of the running thread.
+
+    Returns
+    -------
+    int
+        How many there are below the one that asks.
+    """
+    n_frames, frame = 0, inspect.currentframe().f_back
+    while (frame := frame.f_back) is not None:
+        n_frames += 1
+    return n_frames
 
 
 def is_room_for(n_frames: int) -> bool:

@@ -4,16 +4,19 @@ A *task* is a thread that runs what scikit-learn handed to joblib. It is *active
 active when it hands in a job and waits for it, when it waits for tasks of its own (a search within a search), and when it
 ends. When nothing is active and jobs are waiting, they are grouped and trained, and their tasks go on.
 
-At most `n_threads` active tasks run at a time, the others wait for their turn: more would only fight for Python's lock.
+At most `n_threads` active tasks run at a time, the others wait for their turn: more would only fight for Python's lock. And
+as long as what tasks do is brief, one at a time is enough: two would fight for it already.
 
-Most tasks fit once. When such a one hands in a short job, the next one begins on top of its frames, in the same thread, and
-so on, some eight of them; when all are trained, the one on top goes on first. So a search takes fewer threads, between which
-the system would switch from core to core. `skpt.fusion.frames` says for which tasks nobody can wait because of it. A long
-job's task has its thread to itself: if it diverges, it can go on at once.
+The system moves a thread that it wakes to another core, where the caches know nothing of it, so as little as possible happens
+in other threads. Most tasks fit once. When such a one hands in a short job, the next one begins on top of its frames, in the
+same thread, and so on; when all are trained, the one on top goes on first. `skpt.fusion.frames` says for which tasks nobody
+can wait because of it. A long job's task has its thread to itself: if it diverges, it can go on at once. The task that is the
+last to hand in trains for all. And the thread that waits for the tasks, the user's own, is the first to run some.
 """
 
 from __future__ import annotations
 
+import contextvars
 import copy
 import logging
 import os
@@ -30,7 +33,7 @@ from torch import Tensor
 
 from skpt._compat import n_function_modes
 from skpt.fusion.contexts import CallersContext, CallersWarnings
-from skpt.fusion.frames import count_frames, is_room_for
+from skpt.fusion.frames import count_frames, depth, is_room_for
 from skpt.fusion.grouping import describe, is_short, make_groups
 from skpt.fusion.report import FusionReport, Group
 from skpt.fusion.stack import train_stack
@@ -60,6 +63,9 @@ _SECONDS_BETWEEN_LOOKS = 0.1
 # trained without the others.
 _SECONDS_STILL = 0.5
 _SHARE_STILL = 0.05
+# What a task does without waiting is brief, and after how long without a task that has got anywhere somebody looks.
+_SECONDS_BRIEF = 0.003
+_SECONDS_BETWEEN_STEPS = 0.02
 
 
 class Cancelled(BaseException):
@@ -137,6 +143,7 @@ class InnerCall:
     """A parallel call of a task's own. The task is not active while it waits, and is again as soon as all is done."""
 
     def __init__(self):
+        self.context = CallersContext()
         self.n_pending = 0
         self.is_awaited = False
         self.is_over = threading.Event()  # all is done, or something failed
@@ -187,12 +194,22 @@ class Rendezvous:
         Bytes that the stacks training at once may take together.
     threads : TaskThreads, default=None
         What tasks run in. None for threads that end with them.
+    is_hosted : bool, default=False
+        Whether no task begins before somebody waits for them, in whose thread the first ones run.
     """
 
-    def __init__(self, n_threads: int, memory_limit: int, threads: TaskThreads | None = None):
+    def __init__(
+        self, n_threads: int, memory_limit: int, threads: TaskThreads | None = None, *, is_hosted: bool = False
+    ):
         self.n_threads, self.memory_limit = n_threads, memory_limit
         self._threads = TaskThreads() if threads is None else threads
         self._n_busy = 0  # threads that run its tasks
+        self._context = CallersContext()
+        self._is_hosted = is_hosted
+        self._host_is_free = False
+        self._hosted: _Start | None = None  # what the thread that waits for the tasks is to run next
+        self._n_at_once = 0 if is_hosted else n_threads  # tasks that run at a time
+        self._is_training = False
         self.report = FusionReport()
         self.cancelled = False
         self._changed = threading.Condition()
@@ -240,7 +257,8 @@ class Rendezvous:
         """
         future: Future = Future()
         is_single = len(function) == 1 if isinstance(function, Sized) else True  # joblib's batches have a length
-        start = _Start(self, partial(CallersContext().run, function), future, callback, call, is_single=is_single)
+        context = self._context if call is None else call.context
+        start = _Start(self, partial(context.run, function), future, callback, call, is_single=is_single)
         with self._changed:
             self._n_unfinished += 1
             if call is not None:
@@ -263,16 +281,21 @@ class Rendezvous:
         self._grant(start)
 
     def _start_thread(self, start: _Start) -> None:
-        """Run a task in another thread."""
-        self._threads.run(partial(self._run, start))
+        """Run a task in another thread: in the one that waits for the tasks, if it has nothing to do."""
+        if self._host_is_free:
+            self._hosted, self._host_is_free = start, False
+            self._changed.notify_all()
+        else:
+            self._threads.run(partial(self._run, start))
         self._n_busy += 1
 
     def _run(self, start: _Start | None) -> None:
         """Run a task, and then those that have not begun when their turn comes: to start a thread takes 0.1 ms."""
-        _local.rendezvous, _local.n_frames = self, 0
+        _local.rendezvous, _local.n_frames, _local.since = self, depth(), time.perf_counter()
         try:
-            while start is not None:
-                start = self._run_one(start)
+            with one_thread():  # as many tasks run at a time as there are threads
+                while start is not None:
+                    start = self._run_one(start)
         finally:
             _local.rendezvous = _local.task = None
             with self._changed:
@@ -288,20 +311,21 @@ class Rendezvous:
         try:
             try:
                 self._begin_turn()
-                with one_thread():  # as many tasks run at a time as there are threads
-                    result = function()
+                result = function()
             except BaseException as error:
                 future.set_exception(error)
             else:
                 future.set_result(result)
-            if callback is not None:
+            # The call is to hear of what it was given up for, and not of this.
+            if callback is not None and (call is not None or not isinstance(future.exception(), Cancelled)):
                 callback(future)
             is_over = True
         finally:
+            self._note_pause()
             with self._changed:
                 self._n_unfinished -= 1
                 has_failed = future.exception() is not None
-                self._has_failed |= has_failed
+                self._has_failed |= has_failed and call is None
                 if call is not None:
                     call.n_pending -= 1
                     if call.n_pending == 0:
@@ -316,6 +340,8 @@ class Rendezvous:
                 self._tell_coordinator()
                 if self._n_unfinished == 0 or has_failed:
                     self._changed.notify_all()
+                if self._has_failed and self._is_hosted:
+                    self.cancel()  # who waits for the tasks may be in the middle of one
         return following
 
     def _take_start(self, like: _Start | None = None) -> _Start | None:
@@ -323,7 +349,7 @@ class Rendezvous:
 
         Only one of the same call as another task, where that is given.
         """
-        may_go_on = getattr(_local, "runs", False) and self._n_running <= self.n_threads
+        may_go_on = getattr(_local, "runs", False) and self._n_running <= self._n_at_once
         if not may_go_on or not self._turns or not isinstance(self._turns[0], _Start):
             return None
         if like is not None and self._turns[0].call is not like.call:
@@ -332,10 +358,38 @@ class Rendezvous:
         return self._turns.popleft()
 
     def wait(self) -> None:
-        """Wait until all tasks have ended, or one has failed."""
+        """Wait until all tasks have ended, or one has failed; where the rendezvous is hosted, run tasks meanwhile."""
+        start = None
+        try:
+            while (start := self._wait_for_task()) is not None:
+                self._run(start)
+        finally:
+            with self._changed:
+                start, self._hosted, self._host_is_free = self._hosted, None, False
+                if start is not None:  # somebody has interrupted
+                    self._threads.run(partial(self._run, start))
+
+    def _wait_for_task(self) -> _Start | None:
+        """Wait until there is a task to run in this thread; give None where there will be none."""
         with self._changed:
-            while self._n_unfinished and not self._has_failed and not self.cancelled:
+            self._host_is_free = self._is_hosted
+            self._let_run(1)
+            while self._n_unfinished and not self._has_failed and not self.cancelled and self._hosted is None:
                 self._changed.wait(_SECONDS_BETWEEN_LOOKS)
+            start, self._hosted = self._hosted, None
+            return start
+
+    def _let_run(self, n_tasks: int) -> None:
+        """Let at least so many tasks run at a time from now on."""
+        self._n_at_once = max(self._n_at_once, n_tasks)
+        while self._turns and self._n_running < self._n_at_once:
+            self._grant_next()
+
+    def _note_pause(self) -> None:
+        """The running task ends or waits: if what it did was not brief, other ones may run beside the next."""
+        if self._n_at_once < self.n_threads and time.perf_counter() - _local.since > _SECONDS_BRIEF:
+            with self._changed:
+                self._let_run(self.n_threads)
 
     def _end_waiting(self, call: InnerCall) -> None:
         """The task that waits for this call is active again, though it may take a while to notice."""
@@ -365,7 +419,7 @@ class Rendezvous:
         """Wake a task, which has its turn then, as soon as fewer than `n_threads` run."""
         if self.cancelled:
             wake()
-        elif self._n_running < self.n_threads:
+        elif self._n_running < self._n_at_once:
             self._n_running += 1
             wake()
         else:
@@ -375,7 +429,7 @@ class Rendezvous:
         """The running task was woken."""
         if self.cancelled:
             raise Cancelled
-        _local.runs = True
+        _local.runs, _local.since = True, time.perf_counter()
 
     def _take_turn(self) -> None:
         """Wait until fewer than `n_threads` tasks run."""
@@ -390,7 +444,7 @@ class Rendezvous:
             return
         _local.runs = False
         self._n_running -= 1
-        if self._turns and self._n_running < self.n_threads:
+        if self._turns and self._n_running < self._n_at_once:
             self._grant_next()
 
     def _grant_next(self) -> None:
@@ -398,9 +452,17 @@ class Rendezvous:
         self._turns.popleft()()
 
     def _tell_coordinator(self) -> None:
-        """Wake the only one who waits for a change, if there may be something to train."""
+        """Wake who waits for a change, if there may be something to train."""
         if self._n_active == 0:
             self._changed.notify_all()
+
+    def _take_tickets(self, *, without_others: bool = False) -> list[_Ticket]:
+        """Take what is to be trained, if all wait for it, or without the others; whoever takes it must train it."""
+        if self._is_training or self.cancelled or self._closed or (self._n_active and not without_others):
+            return []
+        tickets, self._waiting = self._waiting, []
+        self._is_training = bool(tickets)
+        return tickets
 
     @contextmanager
     def dispatching(self) -> Iterator[None]:
@@ -449,6 +511,7 @@ class Rendezvous:
         Cancelled
             If the call was given up.
         """
+        self._note_pause()
         ticket = _Ticket(job)
         if job.after_epoch is not None:
             job.after_epoch = partial(CallersContext().run, job.after_epoch)  # another thread will call it
@@ -460,15 +523,19 @@ class Rendezvous:
             self._limit_tasks(job)
             self._waiting.append(ticket)
             self._n_active -= 1
+            tickets: list[_Ticket] = []
             start = self._take_start(_local.task) if n_frames else None
             if start is None:
                 self._give_turn()
-                self._tell_coordinator()
+                tickets = self._take_tickets()
             else:
                 ticket.is_below = True
         if start is not None:
             self._run_above(ticket, start, n_frames)
-        ticket.gate.acquire()
+        elif tickets:
+            contextvars.Context().run(self._train_all, tickets)  # what this task has set is not for the others
+        while not ticket.gate.acquire(timeout=_GRACE):
+            self.check()  # if whoever was to train has been interrupted
         self._begin_turn()
 
     def _count_frames(self) -> int:
@@ -488,6 +555,8 @@ class Rendezvous:
         try:
             while start is not None:
                 start = self._run_one(start, like=task)
+        except KeyboardInterrupt:  # in the user's own thread
+            raise
         except BaseException:  # a callback's, which would have ended a thread of its own
             _log.exception("a task could not be ended")
         finally:
@@ -512,32 +581,47 @@ class Rendezvous:
     # ------------------------------------------------------------------ training
 
     def _coordinate(self) -> None:
-        while True:
-            with self._changed:
-                state = None
-                while not (self._closed or self.cancelled or (self._waiting and self._n_active == 0)):
-                    before, state = state, self._state()
-                    if before is not None and self._is_still(before, state):
-                        for _ in range(min(self.n_threads, len(self._turns))):  # those that run may wait for these
-                            self._grant_next()
-                        if self._waiting:
-                            break
-                    self._changed.wait(_SECONDS_STILL)
-                tickets, self._waiting = self._waiting, []
-                if self._closed or self.cancelled:
-                    self._release(tickets)
-                    return
+        """Train what no task trains, and look after tasks that get nowhere."""
+        while tickets := self._wait_for_tickets():
             self._train_all(tickets)
+
+    def _wait_for_tickets(self) -> list[_Ticket]:
+        """Wait until something is to be trained; give nothing at the end."""
+        with self._changed:
+            state = None
+            while not (self._closed or self.cancelled):
+                if tickets := self._take_tickets():
+                    return tickets
+                before, state = state, self._state()
+                if before is not None and self._is_still(before, state):
+                    for _ in range(min(self.n_threads, len(self._turns))):  # those that run may wait for these
+                        self._grant_next()
+                    if tickets := self._take_tickets(without_others=True):
+                        return tickets
+                seconds = _SECONDS_STILL
+                if 0 < self._n_at_once < self.n_threads and not self._is_training:
+                    if before is not None and self._is_unchanged(before, state, _SECONDS_BETWEEN_STEPS):
+                        self._let_run(self.n_threads)
+                    seconds = _SECONDS_BETWEEN_STEPS
+                self._changed.wait(seconds)
+            tickets, self._waiting = self._waiting, []
+            self._release(tickets)
+            return []
 
     def _state(self) -> tuple[tuple, float, float]:
         """What changes where tasks go on, the seconds that this process has computed, and the time."""
         return (self.report.n_jobs, self._n_unfinished, self._n_active), time.process_time(), time.perf_counter()
 
     @staticmethod
-    def _is_still(before: tuple[tuple, float, float], now: tuple[tuple, float, float]) -> bool:
+    def _is_unchanged(before: tuple[tuple, float, float], now: tuple[tuple, float, float], seconds: float) -> bool:
+        """Whether nothing has changed for about so many seconds."""
+        return now[0] == before[0] and now[2] - before[2] >= 0.9 * seconds
+
+    @classmethod
+    def _is_still(cls, before: tuple[tuple, float, float], now: tuple[tuple, float, float]) -> bool:
         """Whether nothing has changed, and next to nothing was computed."""
-        seconds = now[2] - before[2]
-        return now[0] == before[0] and seconds >= 0.9 * _SECONDS_STILL and now[1] - before[1] < _SHARE_STILL * seconds
+        computed, seconds = now[1] - before[1], now[2] - before[2]
+        return cls._is_unchanged(before, now, _SECONDS_STILL) and computed < _SHARE_STILL * seconds
 
     def _release(self, tickets: list[_Ticket]) -> None:
         with self._changed:
@@ -564,7 +648,10 @@ class Rendezvous:
                 if ticket.job.error is None:
                     ticket.job.error = error if ends_all else RuntimeError(f"training failed: {error!r}")
         self.report.seconds_training += time.perf_counter() - started
-        self._release(tickets)
+        with self._changed:
+            self._is_training = False
+            self._release(tickets)
+            self._tell_coordinator()
 
     def _train_groups(self, groups: list[list[_Ticket]]) -> None:
         """Train stacks, `n_threads` at a time, one of them in this thread."""

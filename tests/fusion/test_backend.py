@@ -51,6 +51,7 @@ from skorch.callbacks import Callback
 from skpt import LinearClassifier, LinearRegressor, MLPClassifier, MLPRegressor
 from skpt.fusion import FusedBackend, last_report
 from skpt.fusion import backend as backend_module
+from skpt.fusion import shares
 from tests.configurations import make_data
 from tests.fusion.comparison import (
     assert_no_thread_is_left,
@@ -259,7 +260,7 @@ def test_shares_in_threads_of_an_executor_end_when_the_call_is_given_up():
     tasks = [delayed(fails)(), delayed(trains)()]  # one for each share
     with ThreadPoolExecutor(2) as executor, pytest.raises(ZeroDivisionError):
         within(30, lambda: fused(lambda: Parallel()(tasks), executor=executor))
-    assert not any(call.running_here for call in backend_module._CALLS.values())
+    assert not any(call.running_here for call in shares._CALLS.values())
     assert_no_thread_is_left()
 
 

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 import torch
 
-from skpt.fusion import backend, task_threads
+from skpt.fusion import shares, task_threads
 from skpt.fusion.rendezvous import Rendezvous
 from skpt.fusion.task_threads import TaskThreads
 from skpt.training.threads import all_threads
@@ -89,7 +89,7 @@ def test_calls_in_a_row_share_kept_threads(kept):
 def test_kept_threads_compute_as_the_share_is_told(monkeypatch):
     """A thread keeps torch's number of threads: a share of another number has threads of its own."""
     pools: dict = {}
-    monkeypatch.setattr(backend, "_WORKERS_THREADS", pools)
+    monkeypatch.setattr(shares, "_WORKERS_THREADS", pools)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
     def count():
@@ -98,7 +98,7 @@ def test_kept_threads_compute_as_the_share_is_told(monkeypatch):
 
     try:
         for n_threads in (1, 2, 1):
-            outcomes, _ = backend._run_share([count] * 3, n_threads, 1 << 30, (0, -1), set())
+            outcomes, _ = shares._run_share([count] * 3, n_threads, 1 << 30, (0, -1), set())
             assert outcomes == [(True, n_threads)] * 3
         assert sorted(pools) == [1, 2]
     finally:
