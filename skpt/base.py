@@ -309,7 +309,8 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             Names, without the prefix, and values.
         """
         prefix += "__"
-        return {name[len(prefix) :]: value for name, value in vars(self).items() if name.startswith(prefix)}
+        names = [name for name in vars(self) if prefix in name]  # none, most often
+        return {name[len(prefix) :]: vars(self)[name] for name in names if name.startswith(prefix)}
 
     def __setattr__(self, name: str, value) -> None:
         # skorch registers what is a module or an optimizer, and no parameter; whatever else need not pay for its questions.
@@ -332,7 +333,7 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
             Names and values.
         """
         params = {name: getattr(self, name) for name in self._get_param_names()}
-        further = (k for k in vars(self) if k in _SKORCH_PARAMETERS or (k.partition("__")[0] in _PREFIXES and "__" in k))
+        further = (k for k in vars(self) if k in _SKORCH_PARAMETERS or ("__" in k and k.partition("__")[0] in _PREFIXES))
         params.update((name, getattr(self, name)) for name in further)
         if deep and isinstance(self.callbacks, list):
             own = {name for name, _ in self.get_default_callbacks()}
@@ -1249,16 +1250,13 @@ class NetEstimator(CallbackSupportMixin, TrainingLadder):
         # In double precision a row's prediction does not depend on what other rows it is predicted with.
         X = self._read_for_prediction(X)
         self._set_training(False)  # a callback may ask between two epochs
-        shell = _shell_of(self.module_)  # other threads may predict too
-        state = {name: t.double() if t.is_floating_point() else t for name, t in self.module_.state_dict().items()}
+        module = _doubled(self.module_)  # another one: other threads may predict too
         widest = max((p.shape[0] for p in self.module_.parameters() if p.ndim), default=1)
         n_rows = min(rows_at_a_time(X), max(128, _NUMBERS_IN_DOUBLE // widest))
         work = min(n_rows, X.shape[0]) * self._work_of_a_row()
         with torch.no_grad(), nullcontext() if is_worth_sharing(work, self.device_) else one_thread():
-            parts = [
-                torch.func.functional_call(shell, state, self._in_double(part)).numpy() for part in _in_parts(X, n_rows)
-            ]
-        return np.concatenate(parts)
+            parts = [module(self._in_double(part)).numpy() for part in _in_parts(X, n_rows)]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _predicts_in_double(self) -> bool:
         """Whether a row costs so little that double precision is worth it: a rule of the network, not of the rows."""
@@ -1746,13 +1744,17 @@ def _array_of_rows(X: Sequence) -> np.ndarray:
     return array if array.dtype.kind in "biufO" else np.asarray(X, dtype=object)
 
 
-def _shell_of(module: nn.Module) -> nn.Module:
-    """Give a network of the same weights, in which they can be replaced without the other one noticing."""
-    shell = object.__new__(type(module))
-    own = {name: value.copy() if isinstance(value, (dict, list)) else value for name, value in vars(module).items()}
-    own["_modules"] = {name: None if layer is None else _shell_of(layer) for name, layer in own["_modules"].items()}
-    vars(shell).update(own)
-    return shell
+def _doubled(module: nn.Module) -> nn.Module:
+    """Give a network to predict with, which has another one's numbers in double precision."""
+    doubled = object.__new__(type(module))
+    own = vars(module).copy()
+    for kind in ("_parameters", "_buffers"):
+        own[kind] = {
+            name: t.detach().double() if t is not None and t.is_floating_point() else t for name, t in own[kind].items()
+        }
+    own["_modules"] = {name: None if layer is None else _doubled(layer) for name, layer in own["_modules"].items()}
+    vars(doubled).update(own)
+    return doubled
 
 
 def _are_labels(y, like) -> bool:

@@ -13,9 +13,9 @@ __all__ = ["count_frames", "depth", "is_room_for"]
 # step of it may have taken something that another one gives back.
 _MODULES = ("joblib.", "sklearn.base", "sklearn.callback.", "sklearn.model_selection.", "sklearn.utils.", "skpt.")
 
-# How many frames may be below a task: some eight tasks, and an eighth of the room that Python has for them. Tasks on top of
+# How many frames may be below a task: some sixteen tasks, and a quarter of the room that Python has for them. Tasks on top of
 # each other score one by one, too.
-MOST_FRAMES = 120
+MOST_FRAMES = 250
 
 _JUMPS = {*dis.hasjrel, *dis.hasjabs}
 
@@ -70,7 +70,7 @@ def depth() -> int:
 
 def is_room_for(n_frames: int) -> bool:
     """Say whether another task may run on top of so many frames."""
-    return 8 * n_frames <= min(8 * MOST_FRAMES, sys.getrecursionlimit())
+    return 4 * n_frames <= min(4 * MOST_FRAMES, sys.getrecursionlimit())
 
 
 def _may_fit_again(code: CodeType, place: int) -> bool:

@@ -31,7 +31,7 @@ _WORTH_A_THREAD = 10_000_000
 
 def _multiplications(job: TrainingJob) -> int:
     n_rows = min(job.train.batch_size, len(job.train.y))
-    return 3 * n_rows * sum(p.numel() for p in job.module.parameters())
+    return 3 * n_rows * job.n_weights
 
 
 def is_short(job: TrainingJob) -> bool:
@@ -53,10 +53,9 @@ def is_short(job: TrainingJob) -> bool:
 
 def memory_per_model(job: TrainingJob) -> int:
     """Bytes that one model of a stack takes besides its rows, about."""
-    n_weights = sum(p.numel() for p in job.module.parameters())
-    widths = sum(p.shape[0] for p in job.module.parameters() if p.ndim == 2)
+    widths = sum(p.shape[0] for p in job.weights if p.ndim == 2)
     n_rows = min(job.train.batch_size, len(job.train.y))
-    return 4 * (_COPIES * n_weights + 4 * n_rows * (widths + job.train.X.shape[1]))
+    return 4 * (_COPIES * job.n_weights + 4 * n_rows * (widths + job.train.X.shape[1]))
 
 
 def make_groups(jobs: Sequence[TrainingJob], n_threads: int, memory_limit: int) -> list[list[TrainingJob]]:
@@ -121,7 +120,7 @@ def _work(group: Sequence[TrainingJob]) -> float:
 
 def describe(job: TrainingJob) -> str:
     """Say in one line what the models of a job's group look like."""
-    sizes = [job.train.X.shape[1], *(p.shape[0] for p in job.module.parameters() if p.ndim == 2)]
+    sizes = [job.train.X.shape[1], *(p.shape[0] for p in job.weights if p.ndim == 2)]
     return (
         f"{type(job.module).__name__} {'-'.join(map(str, sizes))}, {optimizer_class(job.optimizer).__name__}, "
         f"{len(job.train)} batches of {job.train.batch_size} rows"

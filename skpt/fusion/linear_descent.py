@@ -144,8 +144,8 @@ class LinearDescent:
         -------
         ends : Tensor of shape (n_epochs, M, D, O)
             The weights after each epoch, as single precision has them.
-        momenta : Tensor of shape (M, D, O) or None
-            The momentum buffer at the end.
+        momenta : Tensor of shape (n_epochs, M, D, O) or None
+            The momentum buffer after each epoch.
         losses : Tensor of shape (T, M)
             The mean loss of each step's batch before the step, in single precision.
         """
@@ -169,9 +169,9 @@ class LinearDescent:
         with np.errstate(all="ignore"):  # a model that diverges says so by its losses
             _walk(path, maps, first, n_steps // n_epochs)
         states = torch.from_numpy(path)
-        momenta = states[-1, :, self.length :].clone() if momentum else None
-        ends = states[n_steps // n_epochs :: n_steps // n_epochs, :, : self.length]
-        return ends, momenta, self._losses(states[:-1, :, : self.length])
+        losses = self._losses(states[:-1, :, : self.length])
+        ends = states[n_steps // n_epochs :: n_steps // n_epochs]
+        return ends[:, :, : self.length], ends[:, :, self.length :] if momentum else None, losses
 
     def _maps_with_momentum(self, gradient: Tensor, lrs: Tensor, kept: float, added: float) -> np.ndarray:
         """A step of the buffer, kept * buffer + added * gradient, and one against it, or ahead of it for Nesterov's variant."""

@@ -154,15 +154,15 @@ class _Beginning:
 
     def __init__(self, job: TrainingJob):
         self.job = job
-        self.tensors = [*job.module.parameters(), *job.module.buffers()]
+        self.tensors = [*job.weights, *job.module.buffers()]
         self.values = [t.detach().clone() for t in self.tensors]
-        self.noisy = [layer for layer in job.module.modules() if getattr(layer, "generator", None) is not None]
+        self.noisy = [layer for layer in job.module if vars(layer).get("generator") is not None]
         self.masks = [copy.copy(getattr(layer, "masks", None)) for layer in self.noisy]
         generators = {id(g): g for g in (job.train.generator, *(layer.generator for layer in self.noisy)) if g is not None}
         self.generators = [(generator, generator.get_state()) for generator in generators.values()]
         self.groups = [group.copy() for group in job.optimizer.param_groups]
-        self.states = [copy.deepcopy(job.optimizer.state.get(p) or {}) for p in self._weights()]
-        self.monitor = {name: copy.copy(value) for name, value in vars(job.monitor).items()}
+        self.states = [copy.deepcopy(state) if (state := job.optimizer.state.get(p)) else {} for p in self._weights()]
+        self.monitor = {name: value[:] if isinstance(value, list) else value for name, value in vars(job.monitor).items()}
 
     def _weights(self) -> list[Tensor]:
         return [p for group in self.job.optimizer.param_groups for p in group["params"]]
@@ -303,8 +303,11 @@ class Rendezvous:
                 if self._closed:
                     self._changed.notify_all()
 
-    def _run_one(self, task: _Start, like: _Start | None = None) -> _Start | None:
-        """Run a task; give the one that has its turn next, if it has not begun and is `like` another one."""
+    def _run_one(self, task: _Start, below: _Ticket | None = None, like: _Start | None = None) -> _Start | None:
+        """Run a task; give the one that has its turn next, if it has not begun and may run in its place.
+
+        On top of the frames of a task that waits with the ticket `below`, that is one `like` that task.
+        """
         _local.task, call = task, task.call
         function, future, callback = task.take()
         is_over = False
@@ -334,7 +337,7 @@ class Rendezvous:
                         call.is_over.set()
                 self._n_active -= 1
                 following = self._take_start(like) if is_over else None
-                if following is None:
+                if following is None and not (below is not None and self._surface(below)):
                     self._give_turn()
                 self._stop_started()
                 self._tell_coordinator()
@@ -343,6 +346,21 @@ class Rendezvous:
                 if self._has_failed and self._is_hosted:
                     self.cancel()  # who waits for the tasks may be in the middle of one
         return following
+
+    def _surface(self, ticket: _Ticket) -> bool:
+        """Nothing is on top of a ticket's task any more; say whether it goes on in the turn of the one that ended."""
+        ticket.is_below = False
+        if not ticket.is_done:
+            return False
+        self._n_stuck -= 1
+        self._n_active += 1
+        keeps_turn = getattr(_local, "runs", False) and self._n_running <= self._n_at_once
+        if keeps_turn:
+            _local.runs = False
+            ticket.gate.release()
+        else:
+            self._grant(ticket.gate.release)
+        return keeps_turn
 
     def _take_start(self, like: _Start | None = None) -> _Start | None:
         """Take the task whose turn is next, and that has not begun, into the running thread, which keeps its turn.
@@ -554,19 +572,16 @@ class Rendezvous:
         _local.n_frames = n_frames
         try:
             while start is not None:
-                start = self._run_one(start, like=task)
+                start = self._run_one(start, ticket, task)
         except KeyboardInterrupt:  # in the user's own thread
             raise
         except BaseException:  # a callback's, which would have ended a thread of its own
             _log.exception("a task could not be ended")
         finally:
             _local.task, _local.n_frames = task, below
-        with self._changed:
-            ticket.is_below = False
-            if ticket.is_done:
-                self._n_stuck -= 1
-                self._n_active += 1
-                self._grant(ticket.gate.release)
+            if ticket.is_below:  # the last one on top could not be ended
+                with self._changed:
+                    self._surface(ticket)
 
     def check(self) -> None:
         """Raise `Cancelled` if the call was given up: for a fit that trains in its own thread."""

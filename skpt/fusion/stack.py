@@ -39,11 +39,15 @@ __all__ = ["Stack", "group_key", "train_stack", "why_not_stacked"]
 # a stack. A model alone fills up too: its numbers must not depend on its company.
 ROW_MULTIPLE = 8
 
-# Where modules, weights and optimizers keep those who are to be called.
+# Where modules and optimizers, and where weights keep those who are to be called.
 _HOOKS = (
     *("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"),
-    *("_post_accumulate_grad_hooks", "_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"),
+    *("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"),
 )
+_HOOKS_OF_WEIGHTS = ("_backward_hooks", "_post_accumulate_grad_hooks")
+
+# The layers that a stack has.
+_KINDS = frozenset((Linear, BatchNorm1d, Dropout, Affine, *ELEMENTWISE))
 
 # Steps between two looks at the losses, where nothing is to be decided after each epoch; for a descent by maps of steps.
 STEPS_AT_ONCE = 256
@@ -73,28 +77,32 @@ def why_not_stacked(job: TrainingJob) -> str | None:
         return "a DataLoader of the user's"
     if not isinstance(X, (Tensor, RowSource)) or X.ndim != 2 or X.dtype != torch.float32:
         return "inputs that are not dense rows of float32"
-    layers, weights = list(module), list(module.parameters())
-    for layer in layers:
-        if type(layer) not in (Linear, BatchNorm1d, Dropout, Affine, *ELEMENTWISE):
-            return f"a layer of class {type(layer).__name__}"
-        if type(layer) is BatchNorm1d and not (layer.track_running_stats and layer.momentum):
+    layers, weights = list(module), job.weights
+    kinds = list(map(type, layers))
+    for layer, kind in zip(layers, kinds, strict=True):
+        if kind not in _KINDS:
+            return f"a layer of class {kind.__name__}"
+        if kind is BatchNorm1d and not (layer.track_running_stats and layer.momentum):
             return "batch normalisation with settings of its own"
     if len(set(layers)) < len(layers):
         return "a layer that occurs twice"
-    if len(weights) < sum(p is not None for layer in layers for p in layer._parameters.values()):
+    own = [(name, p) for layer in layers for name, p in layer._parameters.items()]
+    if len(weights) < len([p for _, p in own if p is not None]):
         return "weights that layers share"
-    if any(name not in ("weight", "bias") for layer in layers for name in layer._parameters):
+    if not {name for name, _ in own} <= {"weight", "bias"}:
         return "weights that are computed from others"
-    if any(map(_has_hooks, (module, *layers, job.criterion, job.optimizer, *weights))):
+    if any(map(_has_hooks, (module, *layers, job.criterion, job.optimizer))):
         return "hooks"
-    linear = [i for i, layer in enumerate(layers) if type(layer) is Linear]
-    if not linear or any(isinstance(layer, (BatchNorm1d, Dropout)) for layer in layers[linear[-1] + 1 :]):
+    if any([getattr(p, name) for p in weights for name in _HOOKS_OF_WEIGHTS]):
+        return "hooks"
+    last = max([i for i, kind in enumerate(kinds) if kind is Linear], default=None)
+    if last is None or not {BatchNorm1d, Dropout}.isdisjoint(kinds[last:]):
         return "layers other than activations after the last linear one"
-    if any(isinstance(layer, Affine) for layer in layers[: linear[-1]]):
+    if Affine in kinds[:last]:
         return "an affine layer before the last linear one"
-    if any(p.dtype != torch.float32 for p in weights):
+    if {p.dtype for p in weights} != {torch.float32}:
         return "weights that are not float32"
-    trained = [p for p in weights if p.requires_grad]
+    trained = _weights_of(job)
     if not trained:
         return "no weights that train"
     if job.frozen and job.unfreeze_after is not None:
@@ -106,7 +114,7 @@ def why_not_stacked(job: TrainingJob) -> str | None:
         return "optimizer settings of its own"
     if groups[0].get("decoupled_weight_decay") and optimizer_class(job.optimizer) is not torch.optim.AdamW:
         return "weight decay apart from the gradient"
-    if sum(p.numel() for group in groups for p in group["params"]) != sum(p.numel() for p in weights):
+    if sum([p.numel() for group in groups for p in group["params"]]) != job.n_weights:
         return "an optimizer of other weights than the module's"
     if len({_n_steps_of(job.optimizer.state.get(p, {})) for p in trained}) > 1:
         return "weights that made different numbers of steps"
@@ -121,9 +129,10 @@ def why_not_stacked(job: TrainingJob) -> str | None:
     return None
 
 
-def _has_hooks(part: nn.Module | nn.Parameter | torch.optim.Optimizer | PendingOptimizer) -> bool:
+def _has_hooks(part: nn.Module | torch.optim.Optimizer | PendingOptimizer) -> bool:
     """Whether somebody is called when a part is used, which a stack does not do."""
-    return any(getattr(part, name, None) for name in _HOOKS)
+    own = vars(part)
+    return any([own.get(name) for name in _HOOKS])  # a list: a generator takes twice as long
 
 
 @cache
@@ -146,14 +155,14 @@ def group_key(job: TrainingJob) -> Hashable:
     hashable
         Equal for jobs that can share a stack.
     """
-    layers = tuple((type(layer).__name__, layer.extra_repr() if type(layer) is not Dropout else "") for layer in job.module)
-    criterion = tuple(sorted((k, v) for k, v in vars(job.criterion).items() if isinstance(v, (int, float, str, bool))))
+    layers = tuple([(type(layer), "" if type(layer) is Dropout else layer.extra_repr()) for layer in job.module])
+    criterion = tuple([(name, v) for name, v in vars(job.criterion).items() if isinstance(v, (int, float, str))])
     n_batches, n_full, n_last = _batch_rows(job)
     return (
         layers,
         type(job.criterion),
         criterion,
-        tuple(p.requires_grad for p in job.module.parameters()),
+        tuple(p.requires_grad for p in job.weights),
         job.frozen.statistics,
         optimizer_class(job.optimizer),
         shared_settings(job.optimizer.param_groups[0]),
@@ -184,7 +193,7 @@ def _differ_by_rate_alone(groups: list[dict]) -> bool:
 
 def _weights_of(job: TrainingJob) -> list[nn.Parameter]:
     """The weights that train."""
-    return [p for p in job.module.parameters() if p.requires_grad]
+    return [p for p in job.weights if p.requires_grad]
 
 
 def _n_steps_of(state: dict) -> int:
@@ -466,10 +475,16 @@ class Stack:
         lrs = torch.tensor(lrs, dtype=torch.float64)
         ends, momenta, losses = self.descent.run(_read_linear(self.blocks), momenta, lrs, n_epochs, n_steps)
         losses = losses.view(n_epochs, self.n_batches, n_models)
+        for m, n in enumerate(self._n_epochs_left()):
+            if n < n_epochs:  # it has gone on with the others
+                losses[n:, :, m] = 0.0
+                for of_epochs in (ends, momenta):
+                    if of_epochs is not None:
+                        of_epochs[n:, m] = of_epochs[n - 1, m].clone()
         self.optimizer.n_steps += n_steps
         _write_linear(self.blocks, ends[-1])
         if momenta is not None:
-            _write_linear(self.layout.blocks(flat), momenta)
+            _write_linear(self.layout.blocks(flat), momenta[-1])
         if not math.isfinite(losses.sum().item()):
             self._keep_before(ends.to(torch.float32), torch.isfinite(losses).all(1))
         return losses
@@ -523,12 +538,18 @@ class Stack:
     def _n_epochs_at_once(self) -> int:
         if any(job.valid or job.schedule or job.after_epoch for job in self.jobs):
             return 1
-        left = min(job.max_epochs - epochs for job, epochs in zip(self.jobs, self.epochs, strict=True))
+        # To go on with a linear model that is done costs less than to take it out, unless it would draw an order of rows.
+        furthest = max if self.descent is not None and not self.is_shuffled else min
+        left = furthest(self._n_epochs_left())
         n_steps = STEPS_AT_ONCE
         if self.descent is not None:
             n_rows = len(self.jobs) * max(self.n_full, self.n_last)
             n_steps = max(1, min(MAPS_AT_ONCE, FLOATS_AT_ONCE // (n_rows * self.X.shape[1])))
         return max(1, min(left, n_steps // self.n_batches))
+
+    def _n_epochs_left(self) -> list[int]:
+        """How many epochs each model is to make yet."""
+        return [job.max_epochs - epochs for job, epochs in zip(self.jobs, self.epochs, strict=True)]
 
     def _draw_orders(self, n_epochs: int, length: int) -> Tensor:
         """Give the rows of each epoch in order, (n_epochs, M, length), filled up with the first row of all."""
@@ -624,18 +645,19 @@ class Stack:
         """Take note of losses of shape (n_epochs, n_batches, n_models)."""
         done = []
         n_epochs, means = len(losses), self._mean_losses(losses)
-        is_last = [before + n_epochs >= job.max_epochs for before, job in zip(self.epochs, self.jobs, strict=True)]
+        n_made = [min(n_epochs, n) for n in self._n_epochs_left()]
+        is_last = [before + n >= job.max_epochs for before, n, job in zip(self.epochs, n_made, self.jobs, strict=True)]
         finite = np.isfinite(losses).all(axis=(0, 1)).tolist()
         if any(is_last) and not bool(torch.isfinite(self.params).all()):  # the last step was not yet seen by any loss
             for m in range(len(self.jobs)):
                 if is_last[m] and not are_finite(block[m] for block in self.blocks):
-                    losses[-1, -1, m], finite[m] = math.nan, False
+                    losses[n_made[m] - 1, -1, m], finite[m] = math.nan, False
         for m, job in enumerate(self.jobs):
             try:
                 if not finite[m]:
                     self._raise_divergence(m, losses[:, :, m], means[m], lrs[m], seconds)
-                self.epochs[m] += n_epochs
-                if self._take_note(m, job, means[m], seconds) or is_last[m]:
+                self.epochs[m] += n_made[m]
+                if self._take_note(m, job, means[m][: n_made[m]], seconds) or is_last[m]:
                     done.append(m)
             except DivergedError as error:
                 job.error = error
@@ -647,9 +669,11 @@ class Stack:
         self._keep_all()
 
     def _raise_divergence(self, m: int, losses: np.ndarray, means: list[float], lr: float, seconds: float) -> None:
-        for epoch, batch_losses in enumerate(losses.tolist()):
-            check_finite(batch_losses, self.epochs[m] + epoch + 1, lr, self.jobs[m].owner)
-            self.jobs[m].monitor.extend([means[epoch]], seconds)
+        is_finite = np.isfinite(losses).all(axis=1)
+        n_good = len(losses) if is_finite.all() else int(is_finite.argmin())
+        self.jobs[m].monitor.extend(means[:n_good], seconds)
+        if n_good < len(losses):
+            check_finite(losses[n_good].tolist(), self.epochs[m] + n_good + 1, lr, self.jobs[m].owner)
 
     def _take_note(self, m: int, job: TrainingJob, train_losses: list[float], seconds: float) -> bool:
         """Tell the monitor; say whether to stop."""

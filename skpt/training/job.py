@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -73,6 +74,16 @@ class TrainingJob:
     after_epoch: Callable[[], None] | None = None
     check: Callable[[], None] | None = None
     error: Exception | None = None
+
+    @cached_property
+    def weights(self) -> list[nn.Parameter]:
+        """All weights of the module, whether they train or not."""
+        return list(self.module.parameters())
+
+    @cached_property
+    def n_weights(self) -> int:
+        """How many numbers they are."""
+        return sum(p.numel() for p in self.weights)
 
 
 @torch.no_grad()

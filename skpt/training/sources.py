@@ -395,6 +395,8 @@ def unpack(X, y, *, lazy: bool = False, training: bool = False, targets: str = "
 
 
 def _unpacked(X, y, lazy: bool, training: bool, targets: str) -> tuple[Any, Any]:
+    if type(X) is np.ndarray and X.nbytes < min(LARGE_COPY, LARGE_MAPPING) and (y is None or type(y) is np.ndarray):
+        return X, y  # most often
     if (isinstance(X, DataLoader) and isinstance(X.dataset, IterableDataset)) or isinstance(X, IterableDataset):
         raise InvalidInputError(
             "A Dataset must have a length and give any of its items: checks and scales need to see them before training. Got "

@@ -104,9 +104,8 @@ def threads_for(job: TrainingJob) -> AbstractContextManager:
     context manager
         `one_thread` or `all_threads`.
     """
-    n_weights = sum(p.numel() for p in job.module.parameters())
     # A weight meets each pixel of an image and each step of a sequence.
     shape = job.train.X.shape
     n_positions = math.prod(shape[2:]) if len(shape) == 4 else math.prod(shape[1:-1])
-    work = 3 * min(job.train.batch_size, len(job.train.y)) * n_weights * n_positions
+    work = 3 * min(job.train.batch_size, len(job.train.y)) * job.n_weights * n_positions
     return all_threads() if is_worth_sharing(work, job.train.y.device) else one_thread()

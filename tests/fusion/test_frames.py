@@ -127,7 +127,7 @@ def test_without_the_root_nothing_is_known(known_tests):
     assert asked() is None
 
 
-@pytest.mark.parametrize(("limit", "most"), [(500, 62), (1000, 120), (100_000, 120)])
+@pytest.mark.parametrize(("limit", "most"), [(500, 125), (1000, 250), (100_000, 250)])
 def test_most_of_pythons_room_for_frames_is_left(monkeypatch, limit, most):
     monkeypatch.setattr(sys, "getrecursionlimit", lambda: limit)
     assert frames.is_room_for(most)

@@ -558,8 +558,8 @@ OWN_WAYS = {
 @pytest.mark.parametrize("way", OWN_WAYS)
 def test_who_computes_in_a_way_of_its_own_trains_alone(way):
     spoil, reason = OWN_WAYS[way]
+    assert why_not_stacked(make_job(hidden=(3,), n_outputs=3)) is None
     job = make_job(hidden=(3,), n_outputs=3)
-    assert why_not_stacked(job) is None
     with torch.random.fork_rng():
         spoil(job)
     assert why_not_stacked(job) == reason
