@@ -9,14 +9,17 @@ the arithmetic.
 The last linear layer puts the classes before the rows, (n_models, n_outputs, n_rows): a softmax over an axis of ten
 entries that is not the last one runs ten times faster.
 
+What surrounds an operation in Python takes as long as a small product. So a layer is not called with tensors: `bind` gives its
+operations bound to those that they read and write, which are the same in step after step, and a step is a list of calls.
+
 Shapes in comments: M models, N rows of a batch, I inputs, O outputs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import repeat
-from typing import TypeVar
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,32 +35,53 @@ __all__ = ["ELEMENTWISE", "StackedLoss", "stack_layer"]
 
 _aten = torch.ops.aten
 
-T = TypeVar("T")
+
+def _into(function: Callable, *arguments: str) -> Callable:
+    """Bind an operation of torch that writes into `out`: to a layer's input, output and attributes."""
+    return lambda layer, x, y: partial(function, x, *(getattr(layer, name) for name in arguments), out=y)
 
 
-def _in_place(function: Callable[[Tensor], Tensor]):
-    return lambda layer, x: function(x)
-
-
-# class -> (forward(layer, x), backward(layer, gradient, x, y)). `x` may be overwritten where backward only reads y.
-ELEMENTWISE: dict[type[nn.Module], tuple[Callable, Callable] | None] = {
-    nn.Identity: (lambda layer, x: x, lambda layer, g, x, y: g),
-    nn.ReLU: (_in_place(torch.relu_), lambda layer, g, x, y: _aten.threshold_backward.grad_input(g, y, 0, grad_input=g)),
-    nn.Tanh: (_in_place(torch.tanh_), lambda layer, g, x, y: _aten.tanh_backward.grad_input(g, y, grad_input=g)),
-    nn.Sigmoid: (_in_place(torch.sigmoid_), lambda layer, g, x, y: _aten.sigmoid_backward.grad_input(g, y, grad_input=g)),
+# class -> (forward(layer, x, y), backward(layer, g, x, y), whether y may be x). The first gives a call that computes y, of x or
+# where y is already; the second one that makes g, the gradient with respect to y, that with respect to x.
+ELEMENTWISE: dict[type[nn.Module], tuple[Callable, Callable, bool] | None] = {
+    nn.Identity: (lambda layer, x, y: _nothing, lambda layer, g, x, y: _nothing, True),
+    nn.ReLU: (
+        lambda layer, x, y: partial(torch.relu_, y),
+        lambda layer, g, x, y: partial(_aten.threshold_backward.grad_input, g, y, 0, grad_input=g),
+        True,
+    ),
+    nn.Tanh: (
+        lambda layer, x, y: partial(torch.tanh_, y),
+        lambda layer, g, x, y: partial(_aten.tanh_backward.grad_input, g, y, grad_input=g),
+        True,
+    ),
+    nn.Sigmoid: (
+        lambda layer, x, y: partial(torch.sigmoid_, y),
+        lambda layer, g, x, y: partial(_aten.sigmoid_backward.grad_input, g, y, grad_input=g),
+        True,
+    ),
     nn.LeakyReLU: (
-        lambda layer, x: F.leaky_relu(x, layer.negative_slope),
-        lambda layer, g, x, y: _aten.leaky_relu_backward(g, x, layer.negative_slope, False),
+        _into(_aten.leaky_relu.out, "negative_slope"),
+        lambda layer, g, x, y: partial(
+            _aten.leaky_relu_backward.grad_input, g, x, layer.negative_slope, False, grad_input=g
+        ),
+        False,
     ),
     nn.ELU: (
-        lambda layer, x: F.elu(x, layer.alpha),
-        lambda layer, g, x, y: _aten.elu_backward(g, layer.alpha, 1.0, 1.0, False, x),
+        _into(_aten.elu.out, "alpha"),
+        lambda layer, g, x, y: partial(_aten.elu_backward.grad_input, g, layer.alpha, 1.0, 1.0, False, x, grad_input=g),
+        False,
     ),
     nn.GELU: (
-        lambda layer, x: F.gelu(x, approximate=layer.approximate),
-        lambda layer, g, x, y: _aten.gelu_backward(g, x, approximate=layer.approximate),
+        lambda layer, x, y: partial(_aten.gelu.out, x, approximate=layer.approximate, out=y),
+        lambda layer, g, x, y: partial(_aten.gelu_backward.grad_input, g, x, approximate=layer.approximate, grad_input=g),
+        False,
     ),
-    nn.SiLU: (lambda layer, x: F.silu(x), lambda layer, g, x, y: _aten.silu_backward(g, x)),
+    nn.SiLU: (
+        _into(_aten.silu.out),
+        lambda layer, g, x, y: partial(_aten.silu_backward.grad_input, g, x, grad_input=g),
+        False,
+    ),
     # These have no cheap gradient of their own in torch: autograd does them.
     nn.ReLU6: None,
     nn.SELU: None,
@@ -68,6 +92,10 @@ ELEMENTWISE: dict[type[nn.Module], tuple[Callable, Callable] | None] = {
     nn.Softsign: None,
     nn.Softplus: None,
 }
+
+
+def _nothing() -> None:
+    pass
 
 
 class Rows:
@@ -89,10 +117,41 @@ class Rows:
         self.loss_weight, self.share, self.n_rows = loss_weight, share, n_rows
 
 
+class Now:
+    """What a bound step is told of its batch.
+
+    Attributes
+    ----------
+    rows : Rows
+        Of the batch that is trained on.
+    """
+
+    rows: Rows
+
+
+class Bound(NamedTuple):
+    """A layer's operations on one input.
+
+    Attributes
+    ----------
+    y : Tensor
+        Where the output is; the same for all inputs of one shape.
+    forward : list of callable
+        Compute it; calls without arguments.
+    backward : callable
+        Gives such calls for a gradient with respect to the output: they write the gradients of the weights and that of the
+        input. And it gives where the latter is, perhaps in the same place, or None where nobody needs it.
+    """
+
+    y: Tensor
+    forward: list[Callable[[], object]]
+    backward: Callable[[Tensor], tuple[Tensor | None, list[Callable[[], object]]]]
+
+
 class _Plan:
     """What a linear layer needs for batches of so many rows: memory, and who computes its three products."""
 
-    __slots__ = ("gx", "gx_array", "of_input", "of_output", "of_weight", "out", "out_array")
+    __slots__ = ("gx", "of_input", "of_output", "of_weight", "out")
 
     def __init__(self, layer: StackedLinear, x: Tensor):
         n_models, n_rows, n_in = x.shape
@@ -103,9 +162,6 @@ class _Plan:
             products.choose(n_rows, n_in, n_out, x.device, transposed=second_is_transposed)
             for second_is_transposed in (layer.last or not layer.inputs_first, False, layer.inputs_first)
         )
-        uses_numpy = "numpy" in (self.of_output, self.of_weight, self.of_input)
-        self.out_array = self.out.numpy() if uses_numpy else None
-        self.gx_array = self.gx.numpy() if uses_numpy and self.gx is not None else None
 
 
 class StackedLinear:
@@ -119,128 +175,88 @@ class StackedLinear:
         as_rows = (lambda b: b.unsqueeze(2)) if last else (lambda b: b.unsqueeze(1))
         self.bias = None if bias is None else as_rows(bias)
         self.bias_grad = None if bias_grad is None else as_rows(bias_grad)
-        self.weight_t = weight.transpose(1, 2)
         self.needs_input_grad = True
         self.inputs_first = weight_grad is not None and weight_grad.stride(2) != 1  # in memory
         self._grad = None if weight_grad is None else weight_grad.transpose(1, 2) if self.inputs_first else weight_grad
         self._bmm_grad: Tensor | None = None  # batched products of torch that are not written side by side are slow
         self._plans: dict[int, _Plan] = {}  # by number of rows
-        self._views: dict[str, tuple[Tensor, Tensor | tuple[Tensor, ...]]] = {}
-        # What numpy multiplies: the same memory as the tensors beside it, which are those of the step before, mostly.
-        self._x_seen = self._g_seen = None
-        self._weight_array = self._grad_array = self._weight_array_t = None
-        if weight.device.type == "cpu":
-            self._weight_array, self._weight_array_t = weight.numpy(), self.weight_t.numpy()
-            self._grad_array = None if self._grad is None else self._grad.numpy()
 
-    def forward(self, x: Tensor, rows: Rows, place: Tensor | None = None) -> Tensor:
-        """Compute the outputs; into `place`, where it is given."""
-        self.x = x
-        plan = self._plan = self._plans.get(x.size(1)) or self._make_plan(x)
-        out = plan.out if place is None else place
+    def bind(self, x: Tensor, now: Now) -> Bound:
+        """Give the operations on an input."""
+        if x.size(1) not in self._plans:
+            self._plans[x.size(1)] = _Plan(self, x)
+        plan = self._plans[x.size(1)]
+        a, b = (self.weight, x.transpose(1, 2)) if self.last else (x, self.weight.transpose(1, 2))
         if plan.of_output == "numpy":
-            if x is not self._x_seen:
-                self._see_inputs(x)
-            factors = (self._weight_array, self._x_array_t) if self.last else (self._x_array, self._weight_array_t)
-            np.matmul(*factors, plan.out_array if place is None else place.numpy())
+            calls = [_by_numpy(a, b, plan.out)]
             if self.bias is not None:
-                out.add_(self.bias)
+                calls.append(partial(plan.out.add_, self.bias))
         elif plan.of_output == "onednn":
-            biases = repeat(None) if self.bias is None else self._seen("biases", self.bias, _rows_of_each)
-            xs, weights = self._seen("xs", x, Tensor.unbind), self._seen("weights", self.weight, Tensor.unbind)
-            outs = self._seen("outs", out, _transposes if self.last else Tensor.unbind)
-            for out_m, x_m, weight, bias in zip(outs, xs, weights, biases, strict=False):
-                out_m.copy_(products.linear(x_m, weight, bias))
+            outs = plan.out.transpose(1, 2) if self.last else plan.out
+            biases = [None] * len(x) if self.bias is None else self.bias.view(len(x), -1)  # never a copy
+            calls = [partial(_by_onednn, list(zip(outs, x, self.weight, biases, strict=True)))]
+        elif self.bias is None:
+            calls = [partial(torch.bmm, a, b, out=plan.out)]
         else:
-            a, b = (self.weight, self._seen("x_t", x, _transpose)) if self.last else (x, self.weight_t)
-            if self.bias is None:
-                torch.bmm(a, b, out=out)
-            else:
-                torch.baddbmm(self.bias, a, b, out=out)
-        return out
+            calls = [partial(torch.baddbmm, self.bias, a, b, out=plan.out)]
+        return Bound(plan.out, calls, partial(self._bind_backward, x, plan))
 
-    def _make_plan(self, x: Tensor) -> _Plan:
-        plan = self._plans[x.size(1)] = _Plan(self, x)
-        return plan
-
-    def backward(self, g: Tensor, rows: Rows) -> Tensor | None:
-        """Write the gradients of the weights; give that of the input."""
-        plan = self._plan
-        if self.weight_grad is not None:
-            self._compute_weight_grad(plan.of_weight, g)
+    def _bind_backward(self, x: Tensor, plan: _Plan, g: Tensor) -> tuple[Tensor | None, list[Callable]]:
+        calls = [] if self.weight_grad is None else self._bind_weight_grad(x, plan, g)
         if self.bias_grad is not None:
-            torch.sum(g, 2 if self.last else 1, keepdim=True, out=self.bias_grad)
+            calls.append(partial(torch.sum, g, 2 if self.last else 1, keepdim=True, out=self.bias_grad))
         if not self.needs_input_grad:
-            return None
+            return None, calls
+        of_rows = g.transpose(1, 2) if self.last else g
         if plan.of_input == "numpy":
-            if g is not self._g_seen:
-                self._see_gradients(g)
-            np.matmul(self._g_array, self._weight_array, plan.gx_array)
+            calls.append(_by_numpy(of_rows, self.weight, plan.gx))
         elif plan.of_input == "onednn":
-            weights_t = self._seen("weights_t", self.weight_t, Tensor.unbind)
-            gs = self._seen("gs", self._rows_of(g), Tensor.unbind)
-            for gx_m, g_m, weight_t in zip(self._seen("gxs", plan.gx, Tensor.unbind), gs, weights_t, strict=True):
-                gx_m.copy_(products.linear(g_m, weight_t))
+            parts = [(gx, g_m, weight.t(), None) for gx, g_m, weight in zip(plan.gx, of_rows, self.weight, strict=True)]
+            calls.append(partial(_by_onednn, parts))
         else:
-            torch.bmm(self._rows_of(g), self.weight, out=plan.gx)
-        return plan.gx
+            calls.append(partial(torch.bmm, of_rows, self.weight, out=plan.gx))
+        return plan.gx, calls
 
-    def _compute_weight_grad(self, library: str, g: Tensor) -> None:
+    def _bind_weight_grad(self, x: Tensor, plan: _Plan, g: Tensor) -> list[Callable]:
         """Multiply gradients of the outputs by the inputs."""
-        if library == "numpy":
-            if self.x is not self._x_seen:
-                self._see_inputs(self.x)
-            if g is not self._g_seen:
-                self._see_gradients(g)
-            factors = (self._x_array_t, self._g_array) if self.inputs_first else (self._g_array_t, self._x_array)
-            np.matmul(*factors, self._grad_array)
-            return
-        g_t = self._seen("g_t", g, _transpose)
-        g_rows, g_outputs = (g_t, g) if self.last else (g, g_t)
-        if library == "onednn":
-            grads, gs = self._seen("grads", self.weight_grad, Tensor.unbind), self._seen("gs_t", g_outputs, Tensor.unbind)
-            for grad, g_m, x_m in zip(grads, gs, self._seen("xs_t", self.x, _transposes), strict=True):
-                grad.copy_(products.gradient_of_weight(g_m, x_m))
-        else:
-            a, b = (self._seen("x_t", self.x, _transpose), g_rows) if self.inputs_first else (g_outputs, self.x)
-            if self._bmm_grad is None:
-                self._bmm_grad = self._grad if self._grad.is_contiguous() else self._grad.contiguous()
-            torch.bmm(a, b, out=self._bmm_grad)
-            if self._bmm_grad is not self._grad:
-                self._grad.copy_(self._bmm_grad)
-
-    def _see_inputs(self, x: Tensor) -> None:
-        """Look at inputs as numpy does, (M, N, I) and transposed."""
-        self._x_seen, self._x_array = x, x.numpy()
-        self._x_array_t = self._x_array.swapaxes(1, 2)
-
-    def _see_gradients(self, g: Tensor) -> None:
-        """Look at gradients of the outputs as numpy does, (M, N, O) and transposed."""
-        array = g.numpy()
-        turned = array.swapaxes(1, 2)
-        self._g_seen, self._g_array, self._g_array_t = g, *((turned, array) if self.last else (array, turned))
-
-    def _rows_of(self, g: Tensor) -> Tensor:
-        """Give gradients of the outputs, rows first."""
-        return self._seen("g_t", g, _transpose) if self.last else g
-
-    def _seen(self, name: str, t: Tensor, look: Callable[[Tensor], T]) -> T:
-        """Give views of a tensor, the same as long as it is the tensor of the step before."""
-        if self._views.get(name, (None,))[0] is not t:
-            self._views[name] = t, look(t)
-        return self._views[name][1]
+        of_rows, of_outputs = (g.transpose(1, 2), g) if self.last else (g, g.transpose(1, 2))
+        if plan.of_weight == "onednn":
+            parts = list(zip(self.weight_grad, of_outputs, x.transpose(1, 2), strict=True))
+            return [partial(_gradients_by_onednn, parts)]
+        a, b = (x.transpose(1, 2), of_rows) if self.inputs_first else (of_outputs, x)
+        if plan.of_weight == "numpy":
+            return [_by_numpy(a, b, self._grad)]
+        if self._bmm_grad is None:
+            self._bmm_grad = self._grad if self._grad.is_contiguous() else self._grad.contiguous()
+        calls = [partial(torch.bmm, a, b, out=self._bmm_grad)]
+        return calls if self._bmm_grad is self._grad else [*calls, partial(self._grad.copy_, self._bmm_grad)]
 
 
-def _transpose(t: Tensor) -> Tensor:
-    return t.transpose(1, 2)
+def _by_numpy(a: Tensor, b: Tensor, out: Tensor) -> Callable:
+    return partial(np.matmul, a.numpy(), b.numpy(), out.numpy())
 
 
-def _transposes(t: Tensor) -> tuple[Tensor, ...]:
-    return t.transpose(1, 2).unbind()
+def _by_onednn(parts: list[tuple[Tensor, Tensor, Tensor, Tensor | None]]) -> None:
+    for out, x, weight, bias in parts:
+        out.copy_(products.linear(x, weight, bias))
 
 
-def _rows_of_each(bias: Tensor) -> tuple[Tensor, ...]:
-    return bias.view(len(bias), -1).unbind()  # never a copy, which would not follow the weights
+def _gradients_by_onednn(parts: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+    for grad, g, x_t in parts:
+        grad.copy_(products.gradient_of_weight(g, x_t))
+
+
+class _Outputs:
+    """Where a layer leaves its outputs: in the same place for all inputs of one shape."""
+
+    def __init__(self):
+        self._by_shape: dict[torch.Size, Tensor] = {}
+
+    def for_input(self, x: Tensor) -> Tensor:
+        """Give memory of the shape of an input."""
+        if x.shape not in self._by_shape:
+            self._by_shape[x.shape] = torch.empty_like(x)
+        return self._by_shape[x.shape]
 
 
 class StackedActivation:
@@ -252,35 +268,50 @@ class StackedActivation:
 
     def __init__(self, layer: nn.Module, *, last: bool = False, after=None):
         self.layer, self.last = layer, last
-        self.copies = after is None or isinstance(after, StackedActivation)
-        written_out = ELEMENTWISE[type(layer)]
-        self.forward = self._autograd_forward if written_out is None else self._forward
-        self.backward = self._autograd_backward if written_out is None else self._backward
-        self.function, self.gradient = written_out or (None, None)
+        self.keeps_input = after is None or isinstance(after, StackedActivation)
+        self._values, self._copies = _Outputs(), _Outputs()
 
-    def _forward(self, x: Tensor, rows: Rows) -> Tensor:
-        self.x = x
-        self.y = self.function(self.layer, x.clone() if self.copies else x)
-        return self.y.clone() if self.last else self.y
+    def bind(self, x: Tensor, now: Now) -> Bound:
+        """Give the operations on an input."""
+        written_out = ELEMENTWISE[type(self.layer)]
+        if written_out is None:
+            y = self._values.for_input(x)
+            by_autograd = _ByAutograd(self.layer, x, y)
+            calls, gradient = [by_autograd.forward], lambda layer, g, x, y: partial(by_autograd.backward, g)
+        else:
+            forward, gradient, in_place = written_out
+            y = x if in_place and not self.keeps_input else self._values.for_input(x)
+            calls = [partial(y.copy_, x)] if in_place and y is not x else []
+            calls.append(forward(self.layer, x, y))
+        out = self._copies.for_input(x) if self.last else y
+        if self.last:
+            calls.append(partial(out.copy_, y))
+        return Bound(out, calls, lambda g: (g, [gradient(self.layer, g, x, y)]))
 
-    def _backward(self, g: Tensor, rows: Rows) -> Tensor:
-        return self.gradient(self.layer, g, self.x, self.y)
 
-    def _autograd_forward(self, x: Tensor, rows: Rows) -> Tensor:
+class _ByAutograd:
+    """An elementwise function of x into y, and its gradient, by autograd."""
+
+    def __init__(self, layer: nn.Module, x: Tensor, y: Tensor):
+        self.layer, self.x, self.y = layer, x, y
+
+    def forward(self) -> None:
+        """Compute y."""
         with torch.enable_grad():
-            self.x = x.detach().requires_grad_()
-            self.y = self.layer(self.x.clone())
-        return self.y.detach().clone() if self.last else self.y.detach()
+            self._input = self.x.detach().requires_grad_()
+            self._output = self.layer(self._input.clone())
+        self.y.copy_(self._output.detach())
 
-    def _autograd_backward(self, g: Tensor, rows: Rows) -> Tensor:
-        return torch.autograd.grad(self.y, self.x, g)[0]
+    def backward(self, g: Tensor) -> None:
+        """Make the gradient with respect to y that with respect to x, where it is."""
+        g.copy_(torch.autograd.grad(self._output, self._input, g)[0])
 
 
 class StackedAffine:
     """A fixed scale and offset of each model: of outputs (M, O, N) the shape (M, O, 1), of hidden units (M, N, I) (M, 1, I)."""
 
     def __init__(self, scale: Tensor, offset: Tensor):
-        self.scale, self.offset = scale, offset
+        self.scale, self.offset, self._values = scale, offset, _Outputs()
 
     @classmethod
     def from_layers(cls, layers: list[Affine]) -> StackedAffine:
@@ -298,13 +329,11 @@ class StackedAffine:
             offsets = [layer.bias.detach() + offset for layer, offset in zip(layers, offsets, strict=True)]
         return cls(torch.stack(scales).unsqueeze(1), torch.stack(offsets).unsqueeze(1))
 
-    def forward(self, x: Tensor, rows: Rows) -> Tensor:
-        """Scale and shift."""
-        return torch.addcmul(self.offset, x, self.scale)
-
-    def backward(self, g: Tensor, rows: Rows) -> Tensor:
-        """Scale the gradient."""
-        return g.mul_(self.scale)
+    def bind(self, x: Tensor, now: Now) -> Bound:
+        """Give the operations on an input."""
+        y = self._values.for_input(x)
+        calls = [partial(torch.addcmul, self.offset, x, self.scale, out=y)]
+        return Bound(y, calls, lambda g: (g, [partial(g.mul_, self.scale)]))
 
 
 class StackedDropout:
@@ -315,20 +344,20 @@ class StackedDropout:
         self.live = [(m, layer) for m, layer in enumerate(layers) if layer.p]
         self._masks: dict[int, tuple[Tensor, Tensor]] = {}
 
-    def forward(self, x: Tensor, rows: Rows) -> Tensor:
-        """Multiply by this batch's masks."""
+    def bind(self, x: Tensor, now: Now) -> Bound:
+        """Give the operations on an input."""
         n_rows = x.shape[1]
         if n_rows not in self._masks:
             self._masks[n_rows] = torch.ones_like(x), torch.empty_like(x)
-        self.mask, out = self._masks[n_rows]
-        for m, layer in self.live:
-            n_real = rows.n_rows[m]
-            self.mask[m, :n_real] = layer.next_mask((n_real, x.shape[2]), x.device)
-        return torch.mul(x, self.mask, out=out)
+        mask, y = self._masks[n_rows]
+        calls = [partial(self._draw, mask, now), partial(torch.mul, x, mask, out=y)]
+        return Bound(y, calls, lambda g: (g, [partial(g.mul_, mask)]))
 
-    def backward(self, g: Tensor, rows: Rows) -> Tensor:
-        """Multiply by the same masks."""
-        return g.mul_(self.mask)
+    def _draw(self, mask: Tensor, now: Now) -> None:
+        """Draw a batch's masks."""
+        for m, layer in self.live:
+            n_real = now.rows.n_rows[m]
+            mask[m, :n_real] = layer.next_mask((n_real, mask.shape[2]), mask.device)
 
 
 class StackedBatchNorm:
@@ -346,10 +375,17 @@ class StackedBatchNorm:
         self.running_mean = torch.stack([layer.running_mean for layer in layers]).unsqueeze(1)
         self.running_var = torch.stack([layer.running_var for layer in layers]).unsqueeze(1)
         self.n_batches = [int(layer.num_batches_tracked) for layer in layers]
+        self._values = _Outputs()
         self.eps, self.momentum = layers[0].eps, layers[0].momentum
 
-    def forward(self, x: Tensor, rows: Rows) -> Tensor:
-        """Normalise and take note of the statistics."""
+    def bind(self, x: Tensor, now: Now) -> Bound:
+        """Give the operations on an input."""
+        y = self._values.for_input(x)
+        return Bound(y, [partial(self._normalise, x, y, now)], lambda g: (g, [partial(self._differentiate, g, now)]))
+
+    def _normalise(self, x: Tensor, y: Tensor, now: Now) -> None:
+        """Normalise x into y and take note of the statistics."""
+        rows = now.rows
         mean = torch.bmm(rows.share, x)
         centred = x - mean
         var = torch.bmm(rows.share, centred.square())
@@ -360,14 +396,14 @@ class StackedBatchNorm:
                 self.running_mean[m].lerp_(mean[m], self.momentum)
                 self.running_var[m].lerp_(var[m] * (n / (n - 1)), self.momentum)
                 self.n_batches[m] += 1
-        return torch.addcmul(self.bias, self.normalised, self.weight)
+        torch.addcmul(self.bias, self.normalised, self.weight, out=y)
 
-    def backward(self, g: Tensor, rows: Rows) -> Tensor:
-        """Write the gradients of scale and shift; give that of the input."""
+    def _differentiate(self, g: Tensor, now: Now) -> None:
+        """Write the gradients of scale and shift; make that of the output that of the input, where it is."""
         torch.sum(g, 1, keepdim=True, out=self.bias_grad)
         torch.sum(g * self.normalised, 1, keepdim=True, out=self.weight_grad)
-        pull = rows.share.transpose(1, 2) * (self.bias_grad + self.normalised * self.weight_grad)
-        return (g - pull).mul_(self.weight * self.inverse)
+        pull = now.rows.share.transpose(1, 2) * (self.bias_grad + self.normalised * self.weight_grad)
+        g.sub_(pull).mul_(self.weight * self.inverse)
 
     def store(self, m: int) -> None:
         """Give model m's layer its running statistics back."""
@@ -402,7 +438,7 @@ def stack_layer(
     Returns
     -------
     object
-        With `forward(x, rows)` and `backward(g, rows)`.
+        With `bind(x, now)`, which gives a `Bound`.
     """
     layer = layers[0]
     if isinstance(layer, Linear):
@@ -427,7 +463,7 @@ def stack_layer(
 class StackedLoss:
     """The criterion of all models for some batches, and its gradients with respect to outputs of shape (M, O, N).
 
-    What can wait is done for all batches at once: first `begin`, then `gradient` for each, then `end`.
+    What can wait is done for all batches at once: first `begin`, then what `bind` gives for each, then `end`.
 
     Parameters
     ----------
@@ -446,11 +482,9 @@ class StackedLoss:
             nn.HuberLoss: self._huber,
             nn.SmoothL1Loss: self._smooth_l1,
         }.get(type(criterion), self._autograd)
-        if type(criterion) is nn.CrossEntropyLoss and _is_plain(criterion):
-            self._compute = self._cross_entropy
         if type(criterion) is nn.BCEWithLogitsLoss and _is_plain(criterion):
             self._compute = self._bce
-        self.keeps_outputs = self._compute == self._cross_entropy
+        self.keeps_outputs = type(criterion) is nn.CrossEntropyLoss and _is_plain(criterion)
         self._all_targets: Tensor | None = None
         self._weights: list[float] | list[Tensor] = []
         self._buffers: dict[tuple[int, ...], tuple[Tensor, tuple[Tensor, ...], Tensor, tuple[Tensor, ...]]] = {}
@@ -483,26 +517,29 @@ class StackedLoss:
         else:
             self._targets = targets.unbind()
 
-    def place(self, i: int) -> Tensor:
-        """Give where the outputs of a batch are kept until `end`, (M, O, N); where the loss `keeps_outputs`."""
-        return self._kept_of[i]
-
-    def gradient(self, i: int, outputs: Tensor) -> Tensor:
-        """Give the gradient of the weighted sum of the losses of a batch.
+    def bind(self, i: int, outputs: Tensor) -> tuple[Tensor, list[Callable]]:
+        """Give the operations that compute the gradient of the weighted sum of the losses of a batch.
 
         Parameters
         ----------
         i : int
-            Which of the batches.
+            Which of the batches that were begun with, or of as many others of that size that will be.
         outputs : Tensor of shape (M, O, N)
-            What the models give. Overwritten, unless they are in their `place`.
+            Where the models leave what they give. It may be overwritten.
 
         Returns
         -------
-        Tensor of shape (M, O, N)
-            The gradient with respect to the outputs, until the next one is asked for.
+        gradient : Tensor of shape (M, O, N)
+            Where that with respect to the outputs is then.
+        calls : list of callable
+            Without arguments.
         """
-        return self._compute(i, outputs, self._weights[i])
+        if self.keeps_outputs:
+            return self._softmax.bind(i, outputs, self._kept_of[i])
+        return outputs, [partial(self._differentiate, i, outputs)]
+
+    def _differentiate(self, i: int, outputs: Tensor) -> None:
+        self._compute(i, outputs, self._weights[i])
 
     def end(self, out: Tensor) -> None:
         """Write the models' mean losses in each batch.
@@ -523,48 +560,43 @@ class StackedLoss:
             weight = torch.stack(self._weights)[:, :, 0]
         torch.sum(self._losses * weight, 2, out=out)
 
-    def _cross_entropy(self, i, outputs, weight):
-        if outputs is not self._kept_of[i]:
-            self._kept_of[i].copy_(outputs)
-        return self._softmax.gradient(i, outputs, weight)
-
     def _mse(self, i, outputs, weight):
         residual = torch.sub(outputs, self._targets[i], out=self._kept_of[i])
-        return torch.mul(residual, times(weight, 2.0 / self.n_outputs), out=outputs)
+        torch.mul(residual, times(weight, 2.0 / self.n_outputs), out=outputs)
 
     def _l1(self, i, outputs, weight):
         g = outputs.sub_(self._targets[i])
         torch.mean(g.abs(), 1, out=self._losses_of[i])
-        return g.sign_().mul_(times(weight, 1.0 / self.n_outputs))
+        g.sign_().mul_(times(weight, 1.0 / self.n_outputs))
 
     def _huber(self, i, outputs, weight):
         delta, targets = self.criterion.delta, self._targets[i]
         torch.mean(F.huber_loss(outputs, targets, reduction="none", delta=delta), 1, out=self._losses_of[i])
-        return outputs.sub_(targets).clamp_(-delta, delta).mul_(times(weight, 1.0 / self.n_outputs))
+        outputs.sub_(targets).clamp_(-delta, delta).mul_(times(weight, 1.0 / self.n_outputs))
 
     def _smooth_l1(self, i, outputs, weight):
         beta, targets = self.criterion.beta, self._targets[i]
         torch.mean(F.smooth_l1_loss(outputs, targets, reduction="none", beta=beta), 1, out=self._losses_of[i])
         g = outputs.sub_(targets)
         g = g.sign_() if beta == 0 else g.div_(beta).clamp_(-1.0, 1.0)
-        return g.mul_(times(weight, 1.0 / self.n_outputs))
+        g.mul_(times(weight, 1.0 / self.n_outputs))
 
     def _bce(self, i, outputs, weight):
         losses = F.binary_cross_entropy_with_logits(outputs, self._targets[i], reduction="none")
         torch.mean(losses, 1, out=self._losses_of[i])
-        return outputs.sigmoid_().sub_(self._targets[i]).mul_(times(weight, 1.0 / self.n_outputs))
+        outputs.sigmoid_().sub_(self._targets[i]).mul_(times(weight, 1.0 / self.n_outputs))
 
     def _autograd(self, i, outputs, weight):
         n_models, n_outputs, n_rows = outputs.shape
         flat = self._targets[i] if self.takes_class_index else self._targets[i].transpose(1, 2)
         targets = flat.reshape(-1, *flat.shape[2:])
         with torch.enable_grad():
-            outputs = outputs.detach().requires_grad_()
-            by_row = row_losses(self.criterion, outputs.transpose(1, 2).reshape(-1, n_outputs), targets)
+            given = outputs.detach().requires_grad_()
+            by_row = row_losses(self.criterion, given.transpose(1, 2).reshape(-1, n_outputs), targets)
             by_row = by_row.view(n_models, 1, n_rows)
-            (g,) = torch.autograd.grad((by_row * weight).sum(), outputs)
+            (g,) = torch.autograd.grad((by_row * weight).sum(), given)
         self._losses_of[i].copy_(by_row.detach()[:, 0])
-        return g
+        outputs.copy_(g)
 
 
 # Probabilities whose logarithm is taken of the outputs: they have lost digits, or all.
@@ -589,12 +621,12 @@ class _Softmaxes:
         firsts = n_outputs * n_rows * torch.arange(n_batches * n_models, device=device).view(n_batches, n_models, 1)
         self._first_places = firsts + torch.arange(n_rows, device=device)  # of the first class in the tensors
         self._n_rows = n_rows
-        self._arrays = None
-        if device.type == "cpu":
-            self._arrays = [p.numpy() for p in self._p_of], [pull.numpy() for pull in self._pull_of], self._g.numpy()
+        self._is_on_cpu = device.type == "cpu"
+        self._weights: list[float] | list[Tensor] = []
 
     def begin(self, targets: Tensor, weights: list[float] | list[Tensor]) -> None:
         """Take the class numbers (n_batches, M, N) of some batches, and what a row weighs in each, a number or (M, 1, N)."""
+        self._weights = weights
         self._places = torch.add(self._first_places, targets, alpha=self._n_rows).view(-1)
         if isinstance(weights[0], Tensor):
             pulls = torch.stack(weights).view(-1).neg_()
@@ -602,16 +634,23 @@ class _Softmaxes:
             pulls = self._p.new_full((len(self._places),), -weights[0])
         self._pull.zero_().view(-1).scatter_(0, self._places, pulls)  # torch takes three times as long for one number
 
-    def gradient(self, i: int, outputs: Tensor, weight: float | Tensor) -> Tensor:
-        """Give the gradient of the weighted sum of the losses with respect to the outputs (M, O, N) of a batch."""
-        torch.softmax(outputs, 1, out=self._p_of[i])
-        # Two roundings, whether the weights are one number or each row has its own.
-        if self._arrays is None or isinstance(weight, Tensor):
-            return torch.mul(self._p_of[i], weight, out=self._g).add_(self._pull_of[i])
-        p, pull, g = self._arrays
-        np.multiply(p[i], np.float32(weight), g)  # torch takes three times as long for one number
-        np.add(g, pull[i], g)
-        return self._g
+    def bind(self, i: int, outputs: Tensor, kept: Tensor) -> tuple[Tensor, list[Callable]]:
+        """Give where the gradient of the weighted sum of the losses is, (M, O, N), and the calls that compute it.
+
+        The outputs (M, O, N) of the batch are kept.
+        """
+        p, pull, g, weight = self._p_of[i], self._pull_of[i], self._g, self._weights[i]
+        softmax = partial(torch.softmax, outputs, 1, out=p)
+        # Two roundings, whether the weights are one number, which is the same for all batches, or each row has its own.
+        if isinstance(weight, Tensor) or not self._is_on_cpu:
+            return g, [partial(kept.copy_, outputs), softmax, partial(self._weigh, i), partial(g.add_, pull)]
+        array = g.numpy()  # torch takes three times as long for one number
+        weigh = partial(np.multiply, p.numpy(), np.float32(weight), array)
+        keep = partial(np.copyto, kept.numpy(), outputs.numpy())
+        return g, [keep, softmax, weigh, partial(np.add, array, pull.numpy(), array)]
+
+    def _weigh(self, i: int) -> None:
+        torch.mul(self._p_of[i], self._weights[i], out=self._g)
 
     def write_losses(self, outputs: Tensor, targets: Tensor, out: Tensor) -> None:
         """Write the rows' losses (n_batches, M, N), by the outputs (n_batches, M, O, N) that gradients were asked for."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from skpt.exceptions import DivergedError
 from skpt.fusion import products
-from skpt.fusion.layers import ELEMENTWISE, Rows, StackedBatchNorm, StackedLinear, StackedLoss, stack_layer
+from skpt.fusion.layers import ELEMENTWISE, Now, Rows, StackedBatchNorm, StackedLinear, StackedLoss, stack_layer
 from skpt.fusion.layout import Layout
 from skpt.fusion.linear_descent import LinearDescent, descends
 from skpt.fusion.optimizers import STACKED_OPTIMIZERS, shared_settings
@@ -270,13 +270,9 @@ class Stack:
         for layer in self.layers[: self.first + 1]:
             if isinstance(layer, StackedLinear):
                 layer.needs_input_grad = False
-        self.backward_layers = self.layers[self.first :][::-1]
         self.norms = [layer for layer in self.layers if isinstance(layer, StackedBatchNorm)]
         self.kept, self.kept_before = ([t.clone() for t in self._changing()] for _ in range(2))  # of the last two epochs
         self.loss = StackedLoss(self.jobs[0].criterion, children[0][last].out_features)
-        # Who writes the outputs writes them where the loss keeps them.
-        writes = isinstance(self.layers[-1], StackedLinear) and self.loss.keeps_outputs
-        self.hidden_layers, self.output_layer = (self.layers[:-1], self.layers[-1]) if writes else (self.layers, None)
 
     def _linear_by_numpy(self, device: torch.device) -> dict[Linear, bool]:
         """Whether numpy multiplies, for each linear layer of the first model."""
@@ -349,7 +345,11 @@ class Stack:
             (first, min(first + at_once, n_full_batches), self.n_full) for first in range(0, n_full_batches, at_once)
         ]
         self.blocks_of_batches.append((n_full_batches, self.n_batches, self.n_last))
-        self._fetched = self.params.new_empty((0, 0))
+        # Where the inputs of each block are written, and the steps of its batches, which are bound to that.
+        n_rows = max([(last - first) * size for first, last, size in self.blocks_of_batches])
+        self._inputs = self.params.new_empty((n_models * n_rows, self.X.shape[1]))
+        self._now = Now()
+        self._steps: dict[tuple, list[list[Callable]]] = {}  # by number of batches and rows, and whether these have weights
         self.rates_change_by_batch = any(job.schedule and job.schedule.step_every == "batch" for job in self.jobs)
         self._load_generators()
         self.descent = self._load_descent() if descends(self.jobs[0]) else None
@@ -574,25 +574,56 @@ class Stack:
 
     def _train_block(self, first: int, last: int, n_rows: int, losses_out: Tensor) -> None:
         """Train on batches of one size that are fetched together; write the models' mean losses, (n_batches, n_models)."""
-        X, y, rows = self._fetch(first, last, n_rows)
+        y, rows = self._fetch(first, last, n_rows)
         self.loss.begin(y, [of_batch.loss_weight for of_batch in rows])
+        kind = len(rows), n_rows, isinstance(rows[0].loss_weight, Tensor)
+        if kind not in self._steps:
+            self._steps[kind] = self._bind_steps(len(rows), n_rows)
         with np.errstate(all="ignore"):  # numpy would warn of a model that diverges
-            for i, of_batch in enumerate(rows):
-                self._train_step(i, X[i], of_batch)
+            for step, of_batch in zip(self._steps[kind], rows, strict=True):
+                self._now.rows = of_batch
+                for call in step:
+                    call()
+                self.optimizer.step(self.lrs)
                 if self.rates_change_by_batch:
                     self._change_rates()
         self.loss.end(losses_out)
 
-    def _fetch(self, first: int, last: int, n_rows: int) -> tuple[Sequence[Tensor], Tensor, list[Rows]]:
-        """Give the rows of some batches: X (M, N, I) of each, y (n_batches, M, [O,] N), and what is known of them."""
+    def _bind_steps(self, n_batches: int, n_rows: int) -> list[list[Callable]]:
+        """Give for each batch of a block the calls that compute the gradients of all weights."""
+        n_models, first = len(self.jobs), self.layers[0]
+        inputs = self._inputs[: n_batches * n_models * n_rows].view(n_batches, n_models, n_rows, -1)
+        of_inputs = [first.bind(X, self._now) for X in inputs]
+        # What follows the first layer is the same for all batches.
+        outputs, forward, followers = of_inputs[0].y, [], []
+        for layer in self.layers[1:]:
+            followers.append(layer.bind(outputs, self._now))
+            outputs = followers[-1].y
+            forward += followers[-1].forward
+        of_loss = [self.loss.bind(i, outputs) for i in range(n_batches)]
+        g, backward = of_loss[0][0], []
+        for bound in followers[max(0, self.first - 1) :][::-1]:
+            g, calls = bound.backward(g)
+            backward += calls
+        clip = [] if self.max_norm is None else [self._clip_gradients]
+        ends = [[*(bound.backward(g)[1] if self.first == 0 else ()), *clip] for bound in of_inputs]
+        return [
+            [*bound.forward, *forward, *calls, *backward, *end]
+            for bound, (_, calls), end in zip(of_inputs, of_loss, ends, strict=True)
+        ]
+
+    def _fetch(self, first: int, last: int, n_rows: int) -> tuple[Tensor, list[Rows]]:
+        """Write the inputs of some batches; give y (n_batches, M, [O,] N), and what is known of their rows."""
         if self._whole is not None:
             return self._whole
         is_last = last == self.n_batches
         index = self.last_index.unsqueeze(0) if is_last else self.index[first:last]
         flat, shape = index.reshape(-1), index.shape
-        if isinstance(self.X, Tensor) and len(flat) > len(self._fetched):
-            self._fetched = self.X.new_empty((len(flat), self.X.shape[1]))
-        X = rows_of(self.X, flat, self._fetched[: len(flat)]).to(self.y.device).view(*shape, self.X.shape[1]).unbind()
+        inputs = self._inputs[: len(flat)]
+        if isinstance(self.X, Tensor):
+            rows_of(self.X, flat, inputs)
+        else:
+            inputs.copy_(rows_of(self.X, flat))
         y = self.y.index_select(0, flat).view(*shape, *self.y.shape[1:])
         if y.ndim == 4:
             y = y.transpose(2, 3) if y.shape[3] > 1 else y.view(*shape[:2], 1, shape[2])
@@ -602,8 +633,8 @@ class Stack:
             weight = self.row_weight.index_select(0, (index + self.weight_places).reshape(-1)).view(*shape[:2], 1, n_rows)
             rows = [self._weighted_rows(plain, w) for w in weight]
         if self.n_batches == 1:
-            self._whole = X, y, rows
-        return X, y, rows
+            self._whole = y, rows
+        return y, rows
 
     def _weighted_rows(self, plain: Rows, weight: Tensor) -> Rows:
         share = None
@@ -611,19 +642,6 @@ class Stack:
             share = weight * (plain.share > 0)
             share = share / share.sum(2, keepdim=True)
         return Rows(weight * plain.loss_weight, share, plain.n_rows)
-
-    def _train_step(self, i: int, X: Tensor, rows: Rows) -> None:
-        outputs = X
-        for layer in self.hidden_layers:
-            outputs = layer.forward(outputs, rows)
-        if self.output_layer is not None:
-            outputs = self.output_layer.forward(outputs, rows, self.loss.place(i))
-        g = self.loss.gradient(i, outputs)
-        for layer in self.backward_layers:
-            g = layer.backward(g, rows)
-        if self.max_norm is not None:
-            self._clip_gradients()
-        self.optimizer.step(self.lrs)
 
     def _clip_gradients(self) -> None:
         n_models = len(self.jobs)

@@ -19,6 +19,7 @@ from joblib import Parallel, delayed
 
 from skpt.base import NetEstimator
 from skpt.fusion import FusionReport, last_report
+from skpt.fusion.layers import Bound, Now
 
 
 def fused(work: Callable[[], object], **settings) -> tuple[object, FusionReport]:
@@ -146,3 +147,21 @@ def assert_no_thread_is_left(seconds: float = 5.0) -> None:
 def own_threads() -> list[threading.Thread]:
     """Threads of fusion that are alive."""
     return [thread for thread in threading.enumerate() if thread.name.startswith("skpt-")]
+
+
+def run_forward(layer, x, rows) -> Bound:
+    """Bind a stacked layer to an input, and compute the outputs of some rows."""
+    now = Now()
+    now.rows = rows
+    bound = layer.bind(x, now)
+    for call in bound.forward:
+        call()
+    return bound
+
+
+def run_backward(bound: Bound, g):
+    """Compute the gradients by one of the outputs; give that of the input."""
+    gx, calls = bound.backward(g)
+    for call in calls:
+        call()
+    return gx

@@ -49,9 +49,8 @@ from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import Callback
 
 from skpt import LinearClassifier, LinearRegressor, MLPClassifier, MLPRegressor
-from skpt.fusion import FusedBackend, last_report
+from skpt.fusion import FusedBackend, last_report, shares
 from skpt.fusion import backend as backend_module
-from skpt.fusion import shares
 from tests.configurations import make_data
 from tests.fusion.comparison import (
     assert_no_thread_is_left,

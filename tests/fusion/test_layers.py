@@ -11,6 +11,7 @@ from torch import nn
 from skpt.fusion.layers import ELEMENTWISE, Rows, StackedLoss, stack_layer
 from skpt.modules.layers import Affine, BatchNorm1d, Dropout, Linear
 from skpt.training.criteria import build_criterion, row_losses, takes_class_index
+from tests.fusion.comparison import run_backward, run_forward
 
 sizes = {
     "n_models": st.integers(1, 4),
@@ -40,9 +41,10 @@ def assert_same_as_alone(layers, layer, grads, x, rows, call, *, last=False):
     for each, own in zip(alone, layers, strict=True):
         if isinstance(each, Dropout):
             each.generator = generator(own.generator.initial_seed())
-    outputs = layer.forward(x.clone(), rows).clone()
+    bound = run_forward(layer, x.clone(), rows)
+    outputs = bound.y.clone()
     direction = torch.randn(outputs.shape, generator=generator(1))
-    gradient = layer.backward(direction.clone(), rows)
+    gradient = run_backward(bound, direction.clone())
     for m, each in enumerate(alone):
         inputs = x[m].clone().requires_grad_()
         expected = call(m, each, inputs)
@@ -68,8 +70,8 @@ def test_linear(n_models, n_rows, n_in, n_out, bias, last, seed):
 def test_the_first_layer_needs_no_gradient_of_its_input():
     layer, _ = stacked([Linear(3, 2, generator=generator(0))])
     layer.needs_input_grad = False
-    layer.forward(torch.ones(1, 4, 3), Rows(0.25, None, [4]))
-    assert layer.backward(torch.ones(1, 4, 2), Rows(0.25, None, [4])) is None
+    bound = run_forward(layer, torch.ones(1, 4, 3), Rows(0.25, None, [4]))
+    assert run_backward(bound, torch.ones(1, 4, 2)) is None
 
 
 @pytest.mark.parametrize("activation", ELEMENTWISE, ids=lambda cls: cls.__name__)
@@ -91,10 +93,10 @@ def test_a_loss_may_overwrite_what_the_last_activation_gave(activation):
     gradients = []
     for overwrite in (False, True):
         layer, _ = stacked([activation(), activation()], last=True)
-        outputs = layer.forward(x.clone(), rows)
+        bound = run_forward(layer, x.clone(), rows)
         if overwrite:
-            outputs.fill_(7.0)
-        gradients.append(layer.backward(g.clone(), rows))
+            bound.y.fill_(7.0)
+        gradients.append(run_backward(bound, g.clone()))
     torch.testing.assert_close(*gradients, rtol=0, atol=0)
 
 
@@ -122,7 +124,7 @@ def test_a_model_with_fewer_rows_draws_masks_for_its_own_alone():
     layer, _ = stacked(layers)
     x = torch.ones(2, 8, 3)
     for _ in range(3):
-        outputs = layer.forward(x, Rows(0.2, None, [8, 5]))
+        outputs = run_forward(layer, x, Rows(0.2, None, [8, 5])).y
     alone = Dropout(0.5, generator(1))
     for _ in range(3):
         expected = alone(x[1, :5])
@@ -161,8 +163,8 @@ def test_frozen_batch_normalisation(affine, n_models, n_rows, n_in, seed):
     layer = stack_layer(layers, [], last=False, still=True)
     rows = Rows(1 / n_rows, None, [n_rows] * n_models)
     x = 3 + 2 * torch.randn(n_models, n_rows, n_in, generator=generator(seed))
-    outputs, direction = layer.forward(x, rows), torch.randn(x.shape, generator=generator(1))
-    gradient = layer.backward(direction.clone(), rows)
+    bound, direction = run_forward(layer, x, rows), torch.randn(x.shape, generator=generator(1))
+    outputs, gradient = bound.y, run_backward(bound, direction.clone())
     for m, alone in enumerate(layers):
         inputs = x[m].clone().requires_grad_()
         expected = alone.eval()(inputs)
@@ -179,14 +181,14 @@ def test_rows_that_fill_up_do_not_enter_the_statistics():
     x = torch.randn(2, 8, 3, generator=generator(0))
     share = torch.zeros(2, 1, 8)
     share[0], share[1, :, :5] = 1 / 8, 1 / 5
-    outputs = layer.forward(x, Rows(share, share, [8, 5]))
+    bound = run_forward(layer, x, Rows(share, share, [8, 5]))
     inputs = x[1, :5].clone().requires_grad_()
     expected = alone(inputs)
-    torch.testing.assert_close(outputs[1, :5], expected, **TOLERANCE)
+    torch.testing.assert_close(bound.y[1, :5], expected, **TOLERANCE)
     g = torch.randn(2, 8, 3, generator=generator(1))
     g[1, 5:] = 0  # their loss has no weight
     (expected * g[1, :5]).sum().backward()
-    torch.testing.assert_close(layer.backward(g.clone(), Rows(share, share, [8, 5]))[1, :5], inputs.grad, **TOLERANCE)
+    torch.testing.assert_close(run_backward(bound, g.clone())[1, :5], inputs.grad, **TOLERANCE)
     torch.testing.assert_close(grads[1], [alone.weight.grad, alone.bias.grad], **TOLERANCE)
     layer.store(1)
     torch.testing.assert_close(layers[1].running_var, alone.running_var, **TOLERANCE)
@@ -222,6 +224,14 @@ LOSSES = {
 }
 
 
+def differentiate(loss, i, outputs):
+    """The gradient of a batch's loss with respect to its outputs."""
+    g, calls = loss.bind(i, outputs)
+    for call in calls:
+        call()
+    return g
+
+
 @pytest.mark.parametrize("gap", [0.0, 50.0, 69.0, 80.0, 1e3, 1e30, float("inf"), float("nan")])
 def test_cross_entropy_of_what_is_all_but_impossible(gap):
     """Where the probability of a row's class is zero to single precision, its loss is not infinite, whoever is beside it."""
@@ -230,7 +240,7 @@ def test_cross_entropy_of_what_is_all_but_impossible(gap):
     outputs[0, 1, 0] += gap
     targets = torch.ones(1, 2, 4, dtype=torch.long)
     loss.begin(targets, [0.25])
-    loss.gradient(0, outputs[0].clone())
+    differentiate(loss, 0, outputs[0].clone())
     means = torch.empty(1, 2)
     loss.end(means)
     expected = nn.functional.cross_entropy(outputs.flatten(0, 1), targets.flatten(0, 1), reduction="none").mean(1)
@@ -259,10 +269,7 @@ def test_losses(name, weighted, n_models, n_rows, n_out, seed):
         loss.begin(targets, weights)
         gradients = []
         for i in range(n_batches):
-            given = outputs[i].clone()
-            if loss.keeps_outputs and i % 2:
-                given = loss.place(i).copy_(outputs[i])
-            gradients.append(loss.gradient(i, given).clone())
+            gradients.append(differentiate(loss, i, outputs[i].clone()).clone())
         means = torch.full((n_batches, n_models), torch.nan)
         loss.end(means)
         for i in range(n_batches):

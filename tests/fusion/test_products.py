@@ -16,6 +16,7 @@ from skpt._compat import find_onednn_linear
 from skpt.fusion import products
 from skpt.fusion.layers import Rows, stack_layer
 from skpt.modules.layers import Linear
+from tests.fusion.comparison import run_backward, run_forward
 
 needs_onednn = pytest.mark.skipif(find_onednn_linear() is None, reason="torch is built without oneDNN")
 CPU = torch.device("cpu")
@@ -69,9 +70,10 @@ def test_layers(bias, last, inputs_first, library, n_models, n_in, n_out, seed):
         layer = stack_layer(layers, list(zip(blocks, grads, strict=True)), last=last)
         for n_rows in (8, 5, 8):
             x, rows = numbers(n_models, n_rows, n_in, seed=seed), Rows(1 / n_rows, None, [n_rows] * n_models)
-            outputs = layer.forward(x, rows).clone()
+            bound = run_forward(layer, x, rows)
+            outputs = bound.y.clone()
             g = numbers(*outputs.shape, seed=seed + 1)
-            gx = layer.backward(g.clone(), rows)
+            gx = run_backward(bound, g.clone())
             for m in range(n_models):
                 out_m, g_m = (outputs[m].t(), g[m].t()) if last else (outputs[m], g[m])
                 assert_is_product(out_m, x[m], blocks[0][m].t(), blocks[1][m].double() if bias else 0.0)
@@ -88,8 +90,8 @@ def test_frozen_weights_get_no_gradient(library):
     with always(library), torch.no_grad():
         layer = stack_layer(layers, [(weight, None), (bias, None)], last=False)
         x, g = numbers(1, 5, 4), numbers(1, 5, 3)
-        layer.forward(x, Rows(0.2, None, [5]))
-        assert_is_product(layer.backward(g, Rows(0.2, None, [5]))[0], g[0], weight[0])
+        bound = run_forward(layer, x, Rows(0.2, None, [5]))
+        assert_is_product(run_backward(bound, g)[0], g[0], weight[0])
 
 
 @needs_onednn
