@@ -20,7 +20,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import sparse
-from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.base import BaseEstimator, clone, is_classifier, is_regressor
 from sklearn.exceptions import NotFittedError
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import GridSearchCV
@@ -32,10 +32,10 @@ from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring, 
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from skpt import MultiTaskEstimator, Seq2SeqRegressor, TransformerClassifier
+from skpt import MLPClassifier, MultiTaskEstimator, Seq2SeqRegressor, TransformerClassifier
 from skpt.estimators.multi_input import BranchedNet
 from skpt.exceptions import DivergedError, InvalidInputError, NotSizedError, UnknownParameterError
-from skpt.fusion import stack as stack_module
+from skpt.fusion.optimizers import StackedOptimizer
 from skpt.modules import ACTIVATIONS, INITIALIZATIONS, FeedForward, JoinedModule
 from skpt.training import CLASSIFICATION_CRITERIA, REGRESSION_CRITERIA, SCHEDULES, batches
 from skpt.training.fields import Fields
@@ -485,6 +485,43 @@ PREFIXED = {
     "iterator_train__num_workers": 0,
     "iterator_valid__batch_size": 3,
 }
+
+
+@each_estimator
+def test_a_copy_is_as_scikit_learn_makes_it(estimator):
+    """Also where it is made without asking scikit-learn."""
+    X, y = make_data(estimator)
+    given = {"lr": 0.02, "random_state": 3, "freeze": ["hidden_*"], "optimizer__momentum": 0.5}
+    for n_given in range(len(given) + 1):
+        net = quick(estimator).set_params(**dict(list(given.items())[:n_given]))
+        copied, expected = clone(net), BaseEstimator.__sklearn_clone__(net)
+        assert type(copied) is estimator and copied is not net
+        assert described(copied) == described(expected)
+        assert vars(copied).keys() == vars(expected).keys()
+        assert net.freeze is None or copied.freeze is not net.freeze
+        copied.set_params(lr=7.0)
+        assert net.lr != 7.0
+    fitted = quick(estimator).fit(X, y)
+    assert vars(clone(fitted)).keys() - {"_cloned_from"} == vars(quick(estimator)).keys()
+
+
+def test_what_can_be_changed_is_copied_too():
+    sizes = [3, 2]
+    copied = clone(MLPClassifier(sizes))
+    assert copied.hidden_layer_sizes == sizes
+    assert copied.hidden_layer_sizes is not sizes
+
+
+def test_a_copy_of_a_subclass_is_made_by_its_constructor():
+    made = []
+
+    class Own(MLPClassifier):
+        def __init__(self, hidden_layer_sizes=(4,)):
+            made.append(self)
+            super().__init__(hidden_layer_sizes)
+
+    net = Own()
+    assert clone(net) is made[1]
 
 
 @each_estimator
@@ -1879,7 +1916,7 @@ def interrupted_in(epoch, monkeypatch, net, X, y):
     calls = {"n": 0}
     n_before = (epoch - 1) * 4 + 1
     is_stacked = issubclass(net.module, FeedForward) and not net.callbacks
-    owner, name = (stack_module.Stack, "_train_step") if is_stacked else (type(net), "get_loss")
+    owner, name = (StackedOptimizer, "step") if is_stacked else (type(net), "get_loss")
     step = getattr(owner, name)
 
     def pressed(self, *args, **kwargs):

@@ -5,13 +5,17 @@ from __future__ import annotations
 import dis
 import inspect
 import sys
-from types import CodeType
+from types import CodeType, FunctionType
 
 __all__ = ["count_frames", "depth", "is_room_for"]
 
-# Whose frames are known to hold nothing while they fit, and to have run nothing of the user's before. Not a pipeline's: a
-# step of it may have taken something that another one gives back.
+# Whose frames are known to hold nothing while they fit, and to have run nothing of the user's before.
 _MODULES = ("joblib.", "sklearn.base", "sklearn.callback.", "sklearn.model_selection.", "sklearn.utils.", "skpt.")
+
+# Those of estimators that run others before: a step of the user's may have taken something that another one gives back. Of
+# known libraries none does.
+_COMPOSITIONS = ("sklearn.pipeline", "sklearn.compose._target")
+_KNOWN = ("sklearn.", "skpt.", "numpy", "scipy.", "pandas.")
 
 # How many frames may be below a task: some sixteen tasks, and a quarter of the room that Python has for them. Tasks on top of
 # each other score one by one, too.
@@ -46,7 +50,7 @@ def count_frames(root: CodeType) -> int | None:
         if frame.f_code is root:
             return n_frames
         module = str(frame.f_globals.get("__name__"))
-        if not module.startswith(_MODULES):
+        if not (module.startswith(_MODULES) or (module in _COMPOSITIONS and _is_known(frame.f_locals.get("self")))):
             return None
         if not module.startswith("joblib.") and _may_fit_again(frame.f_code, frame.f_lasti):
             return None
@@ -71,6 +75,23 @@ def depth() -> int:
 def is_room_for(n_frames: int) -> bool:
     """Say whether another task may run on top of so many frames."""
     return 4 * n_frames <= min(4 * MOST_FRAMES, sys.getrecursionlimit())
+
+
+def _is_known(thing: object) -> bool:
+    """Whether nothing of the user's runs when a composition fits: it and all its parameters are of known libraries."""
+    if thing is None or isinstance(thing, (str, int, float)):
+        return True
+    if isinstance(thing, (list, tuple, set)):
+        return all(map(_is_known, thing))
+    if isinstance(thing, dict):
+        return all(map(_is_known, thing.values()))
+    of_class = thing if isinstance(thing, (type, FunctionType)) else type(thing)
+    if not of_class.__module__.startswith(_KNOWN):
+        return False
+    if of_class.__module__.startswith("skpt.") or not hasattr(thing, "get_params"):  # the frames of a net say the rest
+        return True
+    own = vars(thing).items()
+    return all([_is_known(value) for name, value in own if not (name.startswith("_") or name.endswith("_"))])
 
 
 def _may_fit_again(code: CodeType, place: int) -> bool:

@@ -175,17 +175,19 @@ class SharedCall:
             self.workers.wait_until_begun(n_sent)
 
     def _call_workers(self) -> None:
-        """Take workers, whose number is counted as they come."""
+        """Take workers, and count those that run; the others as they come."""
         self.workers, self.n_free = _Workers.take(self.n_processes - 1), 0
-        for runs in self.workers.run:
-            runs.add_done_callback(self._welcome)
+        for coming in self.workers.coming:
+            if coming.done():
+                self.n_free += _has_come(coming)
+            else:
+                coming.add_done_callback(self._welcome)
 
-    def _welcome(self, runs: Future) -> None:
-        """A worker runs, unless it was ended before."""
-        if not runs.cancelled() and runs.exception() is None:
-            with self.changed:
-                self.n_free += 1
-            self._hand_over()
+    def _welcome(self, coming: Future) -> None:
+        """A worker runs, or has ended before."""
+        with self.changed:
+            self.n_free += _has_come(coming)
+        self._hand_over()
 
     def _carry_here(self, share: _Share) -> None:
         outcomes, report = _run_share([func for func, _ in share], *self.settings, self.key, self.errors)
@@ -233,6 +235,10 @@ class SharedCall:
 _Share = list[tuple[Callable, Future]]
 
 
+def _has_come(coming: Future) -> bool:
+    return not coming.cancelled() and coming.exception() is None
+
+
 class _Workers:
     """Worker processes. They are not loky's reusable ones, which joblib takes for its own and a call given up would kill.
 
@@ -253,7 +259,7 @@ class _Workers:
         self._call()
 
     def _call(self) -> None:
-        self.run = [self.executor.submit(os.getpid) for _ in range(self.n_processes)]  # each done when a worker runs
+        self.coming = [self.executor.submit(os.getpid) for _ in range(self.n_processes)]  # each done when a worker runs
 
     @classmethod
     def take(cls, n_processes: int) -> _Workers:

@@ -553,15 +553,14 @@ class Stack:
 
     def _draw_orders(self, n_epochs: int, length: int) -> Tensor:
         """Give the rows of each epoch in order, (n_epochs, M, length), filled up with the first row of all."""
-        orders = np.empty((n_epochs, len(self.jobs), length), dtype=np.int64)
-        orders[:] = np.array(self.places)[:, None]
+        orders, places = np.empty((n_epochs, len(self.jobs), length), dtype=np.int64), np.array(self.places)[:, None]
         for members, generators in self.same_order:
             n = self.n_samples[members[0]]
-            if generators:
-                order = np.stack([torch.randperm(n, generator=generators[0]).numpy() for _ in range(n_epochs)])
-            else:
-                order = np.arange(n)[None]
-            orders[:, members, :n] += order[:, None]
+            models = members if len(self.same_order) > 1 else slice(None)  # a list takes longer
+            for epoch in range(n_epochs if generators else 1):
+                order = torch.randperm(n, generator=generators[0]).numpy() if generators else np.arange(n)
+                orders[epoch if generators else slice(None), models, :n] = places[models] + order
+            orders[:, models, n:] = places[models]
         return torch.from_numpy(orders).to(self.y.device)
 
     def _order_rows(self) -> None:
@@ -678,7 +677,7 @@ class Stack:
                 if self._take_note(m, job, means[m][: n_made[m]], seconds) or is_last[m]:
                     done.append(m)
             except DivergedError as error:
-                job.error = error
+                job.error = error.with_traceback(None)  # where it was found says nothing to the user
                 for tensor, kept in zip(self._of_models(m, self._changing()), self._last_finite(m), strict=True):
                     tensor.copy_(kept)
                 done.append(m)

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import torch
 from joblib import Parallel, delayed, parallel_config
+from sklearn.compose import TransformedTargetRegressor, make_column_transformer
+from sklearn.decomposition import PCA
 from sklearn.feature_selection import RFECV
 from sklearn.model_selection import GridSearchCV, TunedThresholdClassifierCV, cross_validate, permutation_test_score
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.pipeline import FeatureUnion, make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from skpt import LinearRegressor, MLPClassifier
 from skpt.fusion import frames, grouping, last_report
@@ -123,6 +125,42 @@ def test_frames_of_other_libraries_are_not_known():
     assert root(asked) is None
 
 
+class OwnScaler(StandardScaler):
+    """Of the user's: it may do anything."""
+
+
+KNOWN = {
+    "steps of scikit-learn": make_pipeline(StandardScaler(), PCA(2), LinearRegressor()),
+    "a function of numpy": make_pipeline(FunctionTransformer(np.arcsinh), LinearRegressor()),
+    "pipelines in each other": make_pipeline("passthrough", make_pipeline(StandardScaler(), LinearRegressor())),
+    "columns": make_pipeline(make_column_transformer((StandardScaler(), [0])), LinearRegressor()),
+    "a target": TransformedTargetRegressor(LinearRegressor(), func=np.arcsinh, inverse_func=np.sinh),
+    "nothing": None,
+}
+UNKNOWN = {
+    "an own step": make_pipeline(OwnScaler(), LinearRegressor()),
+    "an own function": make_pipeline(FunctionTransformer(lambda X: X), LinearRegressor()),
+    "a builtin function": make_pipeline(FunctionTransformer(abs), LinearRegressor()),
+    "an own transformer of columns": make_pipeline(make_column_transformer((OwnScaler(), [0])), LinearRegressor()),
+    "one in a union": make_pipeline(FeatureUnion([("own", OwnScaler())]), LinearRegressor()),
+    "an own memory": make_pipeline(StandardScaler(), LinearRegressor(), memory=OwnScaler()),
+    "an own transformer of the target": TransformedTargetRegressor(LinearRegressor(), transformer=OwnScaler()),
+    "an own step for a target": TransformedTargetRegressor(make_pipeline(OwnScaler(), LinearRegressor())),
+}
+
+
+@pytest.mark.parametrize("name", [*KNOWN, *UNKNOWN])
+def test_which_compositions_are_known(name):
+    assert frames._is_known({**KNOWN, **UNKNOWN}[name]) == (name in KNOWN)
+
+
+def test_frames_of_a_thread_are_counted():
+    def within(n_frames):
+        return within(n_frames - 1) if n_frames else frames.depth()
+
+    assert within(7) - within(0) == 7
+
+
 def test_without_the_root_nothing_is_known(known_tests):
     assert asked() is None
 
@@ -155,15 +193,51 @@ def test_a_search_takes_few_threads(monkeypatch, on_top):
     [
         lambda: RFECV(LinearRegressor(max_epochs=2), cv=3, importance_getter=lambda net: net.coef_).fit(X, y),
         lambda: permutation_test_score(LinearRegressor(max_epochs=2), X, y, cv=3, n_permutations=3),
-        lambda: cross_validate(make_pipeline(StandardScaler(), LinearRegressor(max_epochs=2)), X, y, cv=3),
+        lambda: cross_validate(make_pipeline(OwnScaler(), LinearRegressor(max_epochs=2)), X, y, cv=3),
     ],
-    ids=["features", "permutations", "a pipeline"],
+    ids=["features", "permutations", "a pipeline with a step of the user's"],
 )
 def test_who_may_fit_again_or_hold_something_has_a_thread(work, on_top):
     """Else the one on top would go through all its fits before another goes on, or wait for the one below."""
     _, report = fused(work, inner_max_num_threads=1)
     assert not on_top
     assert max(group.n_models for group in report.groups) >= 3
+
+
+@pytest.mark.parametrize(
+    "net",
+    [
+        make_pipeline(StandardScaler(), LinearRegressor(max_epochs=2, random_state=0)),
+        TransformedTargetRegressor(make_pipeline(StandardScaler(), LinearRegressor(max_epochs=2, random_state=0))),
+    ],
+    ids=["a pipeline", "a target"],
+)
+def test_compositions_of_known_libraries_are_on_top_of_each_other(net, on_top):
+    expected = cross_validate(net, X, y, cv=5)["test_score"]
+    found, report = fused(lambda: cross_validate(net, X, y, cv=5)["test_score"], inner_max_num_threads=1)
+    assert len(on_top) == 4
+    assert [group.n_models for group in report.groups] == [5]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_a_pipeline_may_take_in_one_step_what_another_gives_back():
+    """A task on top would wait for the one below to give it back."""
+    places = threading.Semaphore(1)
+
+    class Takes(OwnScaler):
+        def fit(self, X, y=None):
+            places.acquire()
+            return super().fit(X, y)
+
+    class GivesBack(LinearRegressor):
+        def fit(self, X, y=None):
+            try:
+                return super().fit(X, y)
+            finally:
+                places.release()
+
+    net = make_pipeline(Takes(), GivesBack(max_epochs=2))
+    within(60, lambda: fused(lambda: cross_validate(net, X, y, cv=3, error_score="raise"), inner_max_num_threads=1))
 
 
 def test_who_computes_in_a_context_of_torch_has_a_thread(on_top):

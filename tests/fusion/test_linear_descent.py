@@ -174,7 +174,28 @@ def test_company_changes_nothing(n_models, batch_size, sgd, same_seed, weighted,
         if one.error is None:  # who diverges is noticed some epochs later
             assert torch.equal(one.train.generator.get_state(), other.train.generator.get_state())
         for p, q in zip(one.module.parameters(), other.module.parameters(), strict=True):
-            assert one.optimizer.state.get(p, {}).keys() == other.optimizer.state.get(q, {}).keys()
+            state, others = one.optimizer.state.get(p, {}), other.optimizer.state.get(q, {})
+            assert state.keys() == others.keys()
+            for name, values in state.items():
+                torch.testing.assert_close(values, others[name], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("sgd", SGD)
+def test_models_of_different_lengths_descend_together_to_the_end_of_the_longest(sgd, monkeypatch):
+    """In order or as one batch; who is done goes on with the others, and nobody hears of it."""
+    loads = []
+    load = Stack._load_rows
+    monkeypatch.setattr(Stack, "_load_rows", lambda self: (loads.append(len(self.jobs)), load(self))[1])
+    lengths = [2, 30, 9, 30, 1]
+    together = [make_job(m, batch_size=1000, sgd=sgd, lr=0.02, max_epochs=n) for m, n in enumerate(lengths)]
+    train_stack(together)
+    assert loads == [5]
+    for m, (n, job) in enumerate(zip(lengths, together, strict=True)):
+        alone = make_job(m, batch_size=1000, sgd=sgd, lr=0.02, max_epochs=n)
+        train_stack([alone])
+        assert job.error is None and len(job.monitor.train_loss) == n
+        torch.testing.assert_close(flat(job.module), flat(alone.module), rtol=1e-6, atol=0)
+        np.testing.assert_allclose(job.monitor.train_loss, alone.monitor.train_loss, rtol=1e-6)
 
 
 @pytest.mark.parametrize("sgd", SGD)

@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -14,11 +15,12 @@ import sklearn
 import torch
 from joblib import Parallel, delayed
 from sklearn.callback import ScoringMonitor
+from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback
 
 import skpt.fusion.rendezvous as rendezvous_module
 from skpt import LinearRegressor, MLPRegressor
-from skpt.exceptions import NotConvergedWarning
+from skpt.exceptions import DivergedError, NotConvergedWarning
 from skpt.fusion import last_report
 from skpt.fusion.rendezvous import Cancelled, Rendezvous, current_rendezvous
 from tests.fusion.comparison import assert_no_thread_is_left, assert_same_nets, fit_alone_and_fused, fused, within
@@ -326,6 +328,77 @@ def test_tasks_that_sleep_do_not_let_more_run_than_there_are_threads():
 
     fused(lambda: Parallel()(delayed(task)(i) for i in range(30)), inner_max_num_threads=2)
     assert max(most[5:]) <= 3  # one more for each time that nothing seemed to go on
+
+
+def test_the_thread_that_waits_for_tasks_runs_them():
+    """Another one would be woken on another core, where the caches know nothing of it."""
+    here = threading.get_ident()
+    found, _ = fused(lambda: Parallel()(delayed(threading.get_ident)() for _ in range(50)), inner_max_num_threads=1)
+    assert found == [here] * 50
+
+
+def test_what_takes_long_runs_beside_others():
+    all_run = threading.Barrier(3)
+    within(30, lambda: fused(lambda: Parallel()(delayed(all_run.wait)(20) for _ in range(3)), inner_max_num_threads=3))
+
+
+def test_an_interrupt_within_a_task_ends_the_call():
+    """Ctrl-C reaches the user's own thread, which may be in the middle of a task."""
+    ended = []
+
+    def task(i):
+        if i == 2:
+            raise KeyboardInterrupt
+        try:
+            return fit(i)
+        finally:
+            ended.append(i)
+
+    with pytest.raises(KeyboardInterrupt):
+        within(30, lambda: fused(lambda: Parallel()(delayed(task)(i) for i in range(5)), inner_max_num_threads=1))
+    assert set(ended) <= {0, 1, 3, 4}
+    assert current_rendezvous() is None
+    assert_no_thread_is_left()
+
+
+def test_an_interrupt_of_training_ends_the_call(monkeypatch):
+    def interrupted(jobs, is_cancelled):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(rendezvous_module, "train_stack", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        within(30, lambda: fused(lambda: Parallel()(delayed(fit)(i) for i in range(5))))
+    assert_no_thread_is_left()
+
+
+def test_who_calls_from_deep_within_has_room_for_few_tasks_on_top():
+    def from_within(n_frames):
+        if n_frames:
+            return from_within(n_frames - 1)
+        search = GridSearchCV(LinearRegressor(max_epochs=2), {"lr": [0.1, 0.2, 0.3] * 10}, cv=2)
+        return fused(lambda: search.fit(X, y), inner_max_num_threads=1)[0]
+
+    assert within(60, lambda: from_within(sys.getrecursionlimit() - 250)).best_score_ <= 1
+
+
+def test_what_trains_for_all_is_not_in_the_context_of_the_last(global_generators_untouched):
+    """The task that is the last to hand in trains; what it has set for itself is not for the others."""
+
+    def attempt(i):
+        with np.errstate(all="raise"), torch.no_grad():
+            return fit(i, optimizer="sgd", lr=0.4, max_epochs=20) if i else fit(i, lr=1e30, optimizer="sgd", max_epochs=50)
+
+    def outcome(i):
+        try:
+            return attempt(i)
+        except DivergedError as error:
+            return str(error)
+
+    alone = [outcome(i) for i in range(3)]
+    together, report = fused(lambda: Parallel()(delayed(outcome)(i) for i in range(3)), inner_max_num_threads=1)
+    assert alone[0] == together[0] and "diverged" in alone[0]
+    assert_same_nets(alone[1:], together[1:])
+    assert report.n_jobs == 3
 
 
 def test_tasks_that_never_wait_share_a_thread():

@@ -41,6 +41,20 @@ def test_the_order_of_kinds_depends_on_content_alone(X, seed):
     np.testing.assert_array_equal(y[first], y[order][shuffled])
 
 
+def test_rows_that_were_seen_before_are_looked_at_again():
+    """What is remembered of small arrays is known by their content, and nobody can change it."""
+    X, y = np.array([[1.0], [2.0], [1.0]]), np.zeros(3)
+    first, kind = equal_rows(X, y)
+    assert kind[0] == kind[2] != kind[1]
+    with pytest.raises(ValueError, match="read-only"):
+        first[0] = 2
+    X[0] = 2.0
+    assert equal_rows(X, y)[1].tolist() != kind.tolist()
+    assert len(equal_rows(X, np.arange(3.0))[0]) == 3
+    assert len(equal_rows(X.astype(np.float32), y)[0]) == 2
+    assert len(equal_rows(X.T.copy(), y[:1])[0]) == 1
+
+
 @given(X=few_values, form=st.sampled_from([sparse.csr_array, sparse.csr_matrix, sparse.csc_array, sparse.coo_array]))
 def test_dense_and_sparse_rows_are_of_the_same_kinds(X, form):
     y = labels_of(X)

@@ -1,7 +1,6 @@
 """Torch's threads are taken down while small work runs, and always put back."""
 
 import threading
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ from torch import nn
 from skpt import MLPRegressor
 from skpt.modules import CNNModule, MLPModule
 from skpt.training.batches import Batches
+from skpt.training.job import TrainingJob
 from skpt.training.threads import all_threads, one_thread, threads_for
 
 
@@ -97,7 +97,8 @@ def test_each_thread_gets_its_count_back_whoever_leaves_first(started_inside, le
 
 
 def job(module, n_rows, shape=(10,)):
-    return SimpleNamespace(module=module, train=Batches(torch.zeros(n_rows, *shape), torch.zeros(n_rows), None, n_rows))
+    batches = Batches(torch.zeros(n_rows, *shape), torch.zeros(n_rows), None, n_rows)
+    return TrainingJob(module, batches, nn.MSELoss(), torch.optim.SGD(module.parameters()), max_epochs=1)
 
 
 @pytest.mark.parametrize(
