@@ -1,6 +1,7 @@
 """Whole searches under the backend "skpt", against skorch's net and scikit-learn's MLP in the same GridSearchCV."""
 
 import argparse
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -206,6 +207,8 @@ def main(argv: list[str]) -> int:
     print(f"peak of batched float32 products, all cores together: {peaks[0] / 1e9:.0f} GFLOP/s by torch.bmm, ", end="")
     cores = [library["architecture"] for library in threadpool_info() if library["internal_api"] == "openblas"]
     print(f"{peaks[1] / 1e9:.0f} by numpy.matmul (OpenBLAS for {', '.join(sorted(set(cores))) or 'nothing'})")
+    if core := os.environ.get("OPENBLAS_CORETYPE"):
+        print(f"OPENBLAS_CORETYPE={core} chooses numpy's kernels. For those of this processor: env -u OPENBLAS_CORETYPE ...")
     table = []
     for name in arguments.rows or ROWS:
         row = ROWS[name]()

@@ -1,6 +1,7 @@
-"""How a fused search grows with the number of candidates: seconds and memory, each size in a process of its own."""
+"""How a fused search grows with the number of candidates: seconds and memory, each size in processes of its own."""
 
 import argparse
+from statistics import median
 
 from benchmarks.processes import in_a_process
 from benchmarks.timing import duration, machine, text_table
@@ -34,11 +35,16 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks search_growth", description=__doc__)
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help=f"candidates (default: {SIZES})")
     parser.add_argument("--memory-limit", type=int, default=2 << 30, help="bytes, the backend's memory_limit")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds of all sizes by turns, whose medians count (default: 5)")
     arguments = parser.parse_args(argv)
     print(machine())
+    runs = {size: [] for size in arguments.sizes}
+    for _ in range(arguments.repeats):
+        for size, of_size in runs.items():
+            of_size.append(in_a_process(PROGRAM, size, arguments.memory_limit))
     rows = []
-    for size in arguments.sizes:
-        seconds, before, after = in_a_process(PROGRAM, size, arguments.memory_limit)
+    for size, of_size in runs.items():
+        seconds, before, after = map(median, zip(*of_size, strict=True))
         own, peak = (f"{n / (1 << 20):.0f} MiB" for n in (after - before, after))
         rows.append([str(size), duration(seconds), duration(seconds / size), peak, own])
     print(text_table(["candidates x 5 folds", "seconds", "per candidate", "peak RSS", "of it the search's"], rows))

@@ -27,11 +27,11 @@ DEFAULT_MEMORY_LIMIT = 1 << 30
 
 
 class FusedBackend(ParallelBackendBase):
-    """Runs the tasks of a `joblib.Parallel` call as threads whose fits train as stacks.
+    """Runs the tasks of a `joblib.Parallel` call so that their fits meet and train as stacks.
 
-    Use it by ``with joblib.parallel_config("skpt"):``. With ``n_jobs`` of 2 or more in that call, so many worker processes
-    each run a share of the tasks, with a rendezvous of their own; without it, or with 1 or -1, everything happens in this
-    process, whatever ``n_jobs`` an estimator or a search has.
+    Use it by ``with joblib.parallel_config("skpt"):``. With ``n_jobs`` of 2 or more in that call, so many processes, this one
+    among them, each run a share of the tasks, with a rendezvous of their own; without it, or with 1 or -1, everything happens
+    in this process, whatever ``n_jobs`` an estimator or a search has.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ class FusedBackend(ParallelBackendBase):
     inner_max_num_threads : int, default=None
         How many tasks run, and how many stacks train, at a time in a process. None takes the number of cores.
     executor : concurrent.futures.Executor, default=None
-        Carries the shares of the tasks; loky's by default where there are several processes.
+        Carries all shares of the tasks. None with several processes: this one carries one, loky's workers the others.
     memory_limit : int, default=1073741824
         Bytes (1 GiB by default) that the stacks training at once may take together, besides the data.
     """
