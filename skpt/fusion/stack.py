@@ -27,6 +27,7 @@ from skpt.modules.layers import Affine, BatchNorm1d, Dropout, FeedForward, Linea
 from skpt.training.batches import Batches, rows_of
 from skpt.training.criteria import takes_class_index
 from skpt.training.job import TrainingJob, evaluate
+from skpt.training.memory import with_room_for_frames
 from skpt.training.monitor import are_finite, check_finite
 from skpt.training.optimizers import PendingOptimizer, optimizer_class
 from skpt.training.schedules import LearningRate
@@ -775,6 +776,7 @@ class Stack:
                 optimizer.state[p] = state
 
 
+@with_room_for_frames
 def train_stack(jobs: Sequence[TrainingJob], is_cancelled: Callable[[], bool] = lambda: False) -> None:
     """Train jobs of one `group_key` together. Failures are left in ``job.error``.
 

@@ -26,7 +26,7 @@ from skpt.training.batches import Batches, LoaderBatches, rows_of
 from skpt.training.criteria import mean_loss
 from skpt.training.fields import Fields
 from skpt.training.job import TrainingJob
-from skpt.training.memory import keep_freed_memory
+from skpt.training.memory import keep_freed_memory, with_room_for_frames
 from skpt.training.monitor import are_finite, check_finite
 from skpt.training.optimizers import QuickAdam
 from skpt.training.randomness import borrowed_global_generator
@@ -148,6 +148,7 @@ class TrainingLadder(NeuralNet):
                 vars(self).pop("quick_adam_", None)
                 self.notify("on_train_end", X=X, y=y)
 
+    @with_room_for_frames
     def _run_epochs(self, job: TrainingJob, datasets: dict[str, Any], reporter) -> None:
         train = self.get_iterator(job.train, training=True)
         valid = None if job.valid is None else self.get_iterator(job.valid, training=False)

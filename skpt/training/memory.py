@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
+from typing import TypeVar
 
 import torch
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["keep_freed_memory", "with_room_for_frames"]
+
+# Words of a frame that is larger than the pieces in which CPython gets memory for frames, of 2,048 words: it begins a piece of
+# its own, of 8,192.
+_WORDS = 4096
+
+_Function = TypeVar("_Function", bound=Callable)
 
 # The largest block, 32 MB, by which glibc's malloc learns (DEFAULT_MMAP_THRESHOLD_MAX of 64-bit systems), less what it needs
 # itself and for torch's alignment.
@@ -24,3 +32,25 @@ def keep_freed_memory() -> None:
     nothing changes.
     """
     torch.empty(_LARGEST_LEARNT_FROM, dtype=torch.uint8, device="cpu")
+
+
+def with_room_for_frames(function: _Function) -> _Function:
+    """Decorate a function whose loops call others, so that none of these calls needs memory from the system.
+
+    CPython keeps the frames of Python's functions in pieces of 16 KB. A call that is the first in a new piece gets it from the
+    system, and gives it back when it returns; in a loop, each time again. Where the pieces end depends on how deep the caller
+    is: at some depths a fit took 1.7 times as long. The decorated function begins a piece that has 31 KB left for those it
+    calls.
+
+    Parameters
+    ----------
+    function : function
+        One in Python.
+
+    Returns
+    -------
+    function
+        The same one, changed in place.
+    """
+    function.__code__ = function.__code__.replace(co_stacksize=_WORDS)
+    return function

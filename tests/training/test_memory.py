@@ -4,7 +4,11 @@ import platform
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import torch
+
+from skpt import MLPRegressor
 
 # What steps do: blocks are taken, written to and freed. Counted is how often the system gave a page in the last of them.
 PROGRAM = """
@@ -33,3 +37,23 @@ def pages(first: str) -> int:
 def test_what_was_freed_stays_with_the_process():
     assert pages("keep_freed_memory()") < 100  # without, 1,000 and more
     assert pages(LSTM) < 100
+
+
+def pages_at(depth: int, function) -> int:
+    """How often the system gives a page while a function runs, called by so many others."""
+    import resource  # not on Windows
+
+    if depth:
+        return pages_at(depth - 1, function)
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    function()
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts a thread's page faults")
+@pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.Adamax])  # the second one's are not stacked
+def test_a_fit_is_as_fast_at_any_depth(optimizer):
+    X = np.random.default_rng(0).standard_normal((128, 3)).astype(np.float32)
+    net = MLPRegressor((8,), max_epochs=2, batch_size=1, optimizer=optimizer).fit(X, X[:, 0])
+    # Where Python's memory for frames ends just below the 256 steps, each of them takes some of the system.
+    assert max(pages_at(depth, lambda: net.fit(X, X[:, 0])) for depth in range(0, 120, 2)) < 250
