@@ -39,6 +39,7 @@ from skpt.fusion.report import FusionReport, Group
 from skpt.fusion.stack import train_stack
 from skpt.fusion.task_threads import TaskThreads
 from skpt.training.job import TrainingJob
+from skpt.training.memory import with_room_for_frames
 from skpt.training.precision import single_precision
 from skpt.training.sources import RowSource
 from skpt.training.threads import one_thread
@@ -303,6 +304,7 @@ class Rendezvous:
                 if self._closed:
                     self._changed.notify_all()
 
+    @with_room_for_frames
     def _run_one(self, task: _Start, below: _Ticket | None = None, like: _Start | None = None) -> _Start | None:
         """Run a task; give the one that has its turn next, if it has not begun and may run in its place.
 
