@@ -15,7 +15,7 @@ _MODULES = ("joblib.", "sklearn.base", "sklearn.callback.", "sklearn.model_selec
 # Those of estimators that run others before: a step of the user's may have taken something that another one gives back. Of
 # known libraries none does.
 _COMPOSITIONS = ("sklearn.pipeline", "sklearn.compose._target")
-_KNOWN = ("sklearn.", "skpt.", "numpy", "scipy.", "pandas.")
+_KNOWN = {"sklearn", "skpt", "numpy", "scipy", "pandas"}
 
 # How many frames may be below a task: some sixteen tasks, and a quarter of the room that Python has for them. Tasks on top of
 # each other score one by one, too.
@@ -86,9 +86,10 @@ def _is_known(thing: object) -> bool:
     if isinstance(thing, dict):
         return all(map(_is_known, thing.values()))
     of_class = thing if isinstance(thing, (type, FunctionType)) else type(thing)
-    if not of_class.__module__.startswith(_KNOWN):
+    package = of_class.__module__.partition(".")[0]
+    if package not in _KNOWN:
         return False
-    if of_class.__module__.startswith("skpt.") or not hasattr(thing, "get_params"):  # the frames of a net say the rest
+    if package == "skpt" or not hasattr(thing, "get_params"):  # the frames of a net say the rest
         return True
     own = vars(thing).items()
     return all([_is_known(value) for name, value in own if not (name.startswith("_") or name.endswith("_"))])

@@ -129,6 +129,13 @@ class OwnScaler(StandardScaler):
     """Of the user's: it may do anything."""
 
 
+def of_another_library(X):
+    return X
+
+
+of_another_library.__module__ = "numpyro.like"  # not numpy's, whatever it begins with
+
+
 KNOWN = {
     "steps of scikit-learn": make_pipeline(StandardScaler(), PCA(2), LinearRegressor()),
     "a function of numpy": make_pipeline(FunctionTransformer(np.arcsinh), LinearRegressor()),
@@ -140,6 +147,7 @@ KNOWN = {
 UNKNOWN = {
     "an own step": make_pipeline(OwnScaler(), LinearRegressor()),
     "an own function": make_pipeline(FunctionTransformer(lambda X: X), LinearRegressor()),
+    "a function of another library": make_pipeline(FunctionTransformer(of_another_library), LinearRegressor()),
     "a builtin function": make_pipeline(FunctionTransformer(abs), LinearRegressor()),
     "an own transformer of columns": make_pipeline(make_column_transformer((OwnScaler(), [0])), LinearRegressor()),
     "one in a union": make_pipeline(FeatureUnion([("own", OwnScaler())]), LinearRegressor()),
