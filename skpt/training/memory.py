@@ -1,4 +1,4 @@
-"""Memory that a step gives back stays with the process, for the next step."""
+"""Memory that a step gives back stays with the process, for the next step; that of what it calls, too."""
 
 from __future__ import annotations
 

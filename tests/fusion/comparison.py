@@ -36,6 +36,21 @@ def fit_alone_and_fused(make_fits: Callable[[], list[Callable[[], object]]], **s
     return alone, together, report
 
 
+def one_that_fails_beside(train: Callable[[], object]) -> tuple[Callable, Callable]:
+    """Give two tasks: one that trains, and before it one that fails when the other has begun."""
+    began = threading.Event()
+
+    def fails():
+        began.wait(10)
+        raise ZeroDivisionError
+
+    def trains():
+        began.set()
+        return train()
+
+    return fails, trains
+
+
 def nets_within(thing: object) -> Iterator[NetEstimator]:
     """Find the fitted nets inside of estimators, of lists, tuples and dicts of them, in a fixed order."""
     if isinstance(thing, NetEstimator):

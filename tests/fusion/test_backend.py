@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 import warnings
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -59,6 +58,7 @@ from tests.fusion.comparison import (
     described,
     fused,
     nets_within,
+    one_that_fails_beside,
     within,
 )
 
@@ -246,16 +246,7 @@ def test_an_executor_of_threads():
 
 
 def test_shares_in_threads_of_an_executor_end_when_the_call_is_given_up():
-    began = threading.Event()
-
-    def fails():
-        began.wait(10)
-        raise ZeroDivisionError
-
-    def trains():
-        began.set()
-        return regressor(max_epochs=10**7).fit(X, y)
-
+    fails, trains = one_that_fails_beside(lambda: regressor(max_epochs=10**7).fit(X, y))
     tasks = [delayed(fails)(), delayed(trains)()]  # one for each share
     with ThreadPoolExecutor(2) as executor, pytest.raises(ZeroDivisionError):
         within(30, lambda: fused(lambda: Parallel()(tasks), executor=executor))

@@ -10,7 +10,7 @@ import torch
 from joblib import Parallel, delayed
 
 from skpt.fusion import last_report, shares
-from tests.fusion.comparison import assert_no_thread_is_left, fused, within
+from tests.fusion.comparison import assert_no_thread_is_left, fused, one_that_fails_beside, within
 from tests.fusion.test_rendezvous import fit
 
 
@@ -144,18 +144,8 @@ def test_a_worker_that_dies_with_its_share_is_an_error(call_workers):
 
 
 def test_a_failure_in_one_share_ends_the_others(call_workers):
-    began = threading.Event()
-
-    def fails():
-        began.wait(10)
-        raise ZeroDivisionError
-
-    def trains():
-        began.set()
-        return fit(optimizer="adam", max_epochs=10**7)
-
-    for tasks in ([fails, trains], [trains, fails]):
-        began.clear()
+    for order in (slice(None), slice(None, None, -1)):
+        tasks = one_that_fails_beside(lambda: fit(optimizer="adam", max_epochs=10**7))[order]
         workers = Workers(1)
         call_workers(workers)
         start = time.perf_counter()

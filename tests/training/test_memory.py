@@ -52,7 +52,7 @@ def pages_at(depth: int, function) -> int:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts a thread's page faults")
 @pytest.mark.parametrize("optimizer", [torch.optim.Adam, torch.optim.Adamax])  # the second one's are not stacked
-def test_a_fit_is_as_fast_at_any_depth(optimizer):
+def test_steps_take_no_memory_of_the_system_at_any_depth(optimizer):
     X = np.random.default_rng(0).standard_normal((128, 3)).astype(np.float32)
     net = MLPRegressor((8,), max_epochs=2, batch_size=1, optimizer=optimizer).fit(X, X[:, 0])
     # Where Python's memory for frames ends just below the 256 steps, each of them takes some of the system.
