@@ -36,6 +36,8 @@ class Layout:
         Which of the weights are matrices that lie transposed in memory, columns one after the other.
     by_model : bool, default=False
         Whether a model's weights lie side by side, one model after the other, instead. The models of a part are one piece then.
+    joined : collection of int, default=()
+        Which of the weights begin right after those of the weight before, which `joint` gives together. Only where `by_model`.
     """
 
     def __init__(
@@ -47,10 +49,16 @@ class Layout:
         in_pieces: bool = False,
         transposed: Collection[int] = (),
         by_model: bool = False,
+        joined: Collection[int] = (),
     ):
         self.shapes, self.n_models, self.device, self.in_pieces = list(shapes), n_models, device, in_pieces
         self.transposed, self.by_model = transposed, by_model
-        sizes = [size + (-size % PIECE if in_pieces else 0) for size in (shape.numel() for shape in self.shapes)]
+        sizes, n_numbers = [], 0
+        for i, shape in enumerate(self.shapes):
+            n_numbers += shape.numel()
+            n_filling = -n_numbers % PIECE if in_pieces and i + 1 not in joined else 0
+            sizes.append(shape.numel() + n_filling)
+            n_numbers += n_filling
         self.model_size = sum(sizes)
         self.strides = [self.model_size] * len(sizes) if by_model else sizes  # from one model to the next
         self.starts = [sum(sizes[:i]) * (1 if by_model else n_models) for i in range(len(sizes))]
@@ -71,6 +79,25 @@ class Layout:
             view = flat.as_strided((self.n_models, *lengths), (stride, *steps), start)
             views.append(view.transpose(1, 2) if turned else view)
         return views
+
+    def joint(self, flat: Tensor, i: int) -> Tensor:
+        """Give a view of a transposed weight and the vector that is joined to it, as one more column of it.
+
+        Parameters
+        ----------
+        flat : Tensor
+            Laid out so.
+        i : int
+            Which weight, (n_outputs, n_inputs).
+
+        Returns
+        -------
+        Tensor of shape (n_models, n_outputs, n_inputs + 1)
+            Transposed in memory.
+        """
+        n_outputs, n_inputs = self.shapes[i]
+        size = self.n_models, n_outputs, n_inputs + 1
+        return flat.as_strided(size, (self.strides[i], 1, n_outputs), self.starts[i])
 
     def pieces(self, flat: Tensor, weights: Sequence[int], first: int, last: int) -> list[Tensor]:
         """Give views of weights of the models from `first` to before `last`, and what fills them up.

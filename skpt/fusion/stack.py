@@ -245,8 +245,17 @@ class Stack:
         # And it multiplies faster where the weights of hidden layers lie inputs first in memory.
         turned = {id(layer.weight) for layer in list(by_numpy)[:-1] if by_numpy[layer]}
         transposed = {i for i, p in enumerate(self.params_of[0]) if id(p) in turned}
+        # There the first layer's intercepts are one more row of its weights, of inputs that end in a one: what would take
+        # two passes over the outputs is done by the products.
+        self.has_ones = by_model and 0 in transposed and self._begins_with_weights_and_intercepts()
         self.layout = Layout(
-            shapes, len(self.jobs), device, in_pieces=in_pieces, transposed=transposed, by_model=by_model
+            shapes,
+            len(self.jobs),
+            device,
+            in_pieces=in_pieces,
+            transposed=transposed,
+            by_model=by_model,
+            joined={1} if self.has_ones else (),
         )
         self.params, self.grads = self.layout.zeros(), self.layout.zeros()
         self.blocks, self.grad_blocks = self.layout.blocks(self.params), self.layout.blocks(self.grads)
@@ -263,6 +272,8 @@ class Stack:
         train = []  # whether a layer has weights that train
         for i, (name, layer) in enumerate(self.jobs[0].module.named_children()):
             blocks = [by_name[f"{name}.{p}"] for p, _ in layer.named_parameters()]
+            if i == 0 and self.has_ones:
+                blocks = [(self.layout.joint(self.params, 0), self.layout.joint(self.grads, 0))]
             train.append(any(grad is not None for _, grad in blocks))
             after, still = self.layers[-1] if self.layers else None, name in self.jobs[0].frozen.statistics
             self.layers.append(stack_layer([c[i] for c in children], blocks, last=i >= last, after=after, still=still))
@@ -274,6 +285,11 @@ class Stack:
         self.norms = [layer for layer in self.layers if isinstance(layer, StackedBatchNorm)]
         self.kept, self.kept_before = ([t.clone() for t in self._changing()] for _ in range(2))  # of the last two epochs
         self.loss = StackedLoss(self.jobs[0].criterion, children[0][last].out_features)
+
+    def _begins_with_weights_and_intercepts(self) -> bool:
+        """Whether both of the first layer train, and no other layer comes before."""
+        first, trained = next(iter(self.jobs[0].module)), self.params_of[0]
+        return isinstance(first, Linear) and first.weight is trained[0] and len(trained) > 1 and first.bias is trained[1]
 
     def _linear_by_numpy(self, device: torch.device) -> dict[Linear, bool]:
         """Whether numpy multiplies, for each linear layer of the first model."""
@@ -348,7 +364,7 @@ class Stack:
         self.blocks_of_batches.append((n_full_batches, self.n_batches, self.n_last))
         # Where the inputs of each block are written, and the steps of its batches, which are bound to that.
         n_rows = max([(last - first) * size for first, last, size in self.blocks_of_batches])
-        self._inputs = self.params.new_empty((n_models * n_rows, self.X.shape[1]))
+        self._inputs = self.params.new_ones((n_models * n_rows, self.X.shape[1] + self.has_ones))
         self._now = Now()
         self._steps: dict[tuple, list[list[Callable]]] = {}  # by number of batches and rows, and whether these have weights
         self.rates_change_by_batch = any(job.schedule and job.schedule.step_every == "batch" for job in self.jobs)
@@ -619,7 +635,7 @@ class Stack:
         is_last = last == self.n_batches
         index = self.last_index.unsqueeze(0) if is_last else self.index[first:last]
         flat, shape = index.reshape(-1), index.shape
-        inputs = self._inputs[: len(flat)]
+        inputs = self._inputs[: len(flat), : self.X.shape[1]]
         if isinstance(self.X, Tensor):
             rows_of(self.X, flat, inputs)
         else:

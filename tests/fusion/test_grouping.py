@@ -71,3 +71,24 @@ def test_a_layout_has_a_place_for_every_number(shapes, n_models, in_pieces, by_m
             assert piece.sum() == sum(b[m].numel() for b in (blocks if by_model else [block]))
             assert not in_pieces or (piece.storage_offset() % PIECE == 0 and len(piece) % PIECE == 0)
     assert layout.spread([2.0] * n_models) == 2.0
+
+
+@given(
+    n_inputs=st.integers(1, 7),
+    n_outputs=st.integers(1, 7),
+    n_models=st.integers(1, 5),
+    in_pieces=st.booleans(),
+    after=st.lists(st.integers(1, 7), max_size=2),
+)
+def test_a_vector_may_be_one_more_column_of_the_matrix_before(n_inputs, n_outputs, n_models, in_pieces, after):
+    shapes = [torch.Size(shape) for shape in [(n_outputs, n_inputs), (n_outputs,), *((n,) for n in after)]]
+    settings = {"in_pieces": in_pieces, "by_model": True, "transposed": {0}, "joined": {1}}
+    layout = Layout(shapes, n_models, torch.device("cpu"), **settings)
+    flat = torch.arange(layout.length, dtype=torch.float32)
+    matrix, vector, *others = layout.blocks(flat)
+    assert torch.equal(layout.joint(flat, 0), torch.cat([matrix, vector.unsqueeze(2)], 2))
+    numbers = torch.cat([block.flatten() for block in (matrix, vector, *others)])
+    assert len(numbers.unique()) == len(numbers), "no number lies in two blocks"
+    if in_pieces:
+        for block in others:
+            assert block[0].storage_offset() % PIECE == 0

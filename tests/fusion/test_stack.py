@@ -22,6 +22,7 @@ from skpt.training.criteria import build_criterion, mean_loss
 from skpt.training.job import TrainingJob
 from skpt.training.monitor import Monitor
 from skpt.training.schedules import Schedule, find_schedule
+from skpt.training.threads import one_thread
 from skpt.training.transfer import find_frozen, scale_loaded_rates
 
 
@@ -31,8 +32,9 @@ def _products(request):
     with (
         mock.patch.object(products, "_is_supported", lambda: request.param),
         mock.patch.object(products, "_numpy_has_kernels", lambda: request.param),
+        one_thread(),  # as small steps are trained: two round a softmax otherwise
     ):
-        yield
+        yield request.param
 
 
 OPTIMIZERS = {
@@ -177,6 +179,17 @@ def test_training_goes_on_as_if_unbroken(optimizer):
     train_stack([parts])
     for a, b in zip(state(whole), state(parts), strict=True):
         assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("n_features", [23, 32], ids=["end within a vector", "fill vectors"])
+@pytest.mark.parametrize("freeze", [None, "hidden_1", "hidden_1.bias", "hidden_2"])
+@pytest.mark.parametrize("optimizer", ["adam", "adamw"])
+def test_intercepts_as_weights_of_a_one(_products, n_features, freeze, optimizer):
+    settings = {"optimizer": optimizer, "criterion": "cross_entropy", "weighted": True, "max_grad_norm": 1.0}
+    job = make_job(n_features=n_features, hidden=(45, 25), freeze=freeze, **settings)
+    trains = freeze in (None, "hidden_2")
+    assert Stack([copy.deepcopy(job)]).has_ones == (_products and trains)
+    assert_same_as_loop(job)
 
 
 @settings(max_examples=30, deadline=None)
