@@ -11,6 +11,8 @@ entries that is not the last one runs ten times faster.
 
 What surrounds an operation in Python takes as long as a small product. So a layer is not called with tensors: `bind` gives its
 operations bound to those that they read and write, which are the same in step after step, and a step is a list of calls.
+They run in torch's inference mode, where each costs 0.1 us less, unless a layer's `may_infer` is False: because it asks
+autograd, or leaves others tensors, which autograd would refuse.
 
 Shapes in comments: M models, N rows of a batch, I inputs, O outputs.
 """
@@ -175,6 +177,8 @@ class _Plan:
 class StackedLinear:
     """(M, N, I) to (M, N, O), or to (M, O, N) for the last one. What is frozen has no gradient."""
 
+    may_infer = True
+
     def __init__(
         self, weight: Tensor, bias: Tensor | None, weight_grad: Tensor | None, bias_grad: Tensor | None, *, last: bool
     ):
@@ -277,6 +281,7 @@ class StackedActivation:
     def __init__(self, layer: nn.Module, *, last: bool = False, after=None):
         self.layer, self.last = layer, last
         self.keeps_input = after is None or isinstance(after, StackedActivation)
+        self.may_infer = ELEMENTWISE[type(layer)] is not None
         self._values, self._copies = _Outputs(), _Outputs()
 
     def bind(self, x: Tensor, now: Now) -> Bound:
@@ -318,6 +323,8 @@ class _ByAutograd:
 class StackedAffine:
     """A fixed scale and offset of each model: of outputs (M, O, N) the shape (M, O, 1), of hidden units (M, N, I) (M, 1, I)."""
 
+    may_infer = True
+
     def __init__(self, scale: Tensor, offset: Tensor):
         self.scale, self.offset, self._values = scale, offset, _Outputs()
 
@@ -347,6 +354,8 @@ class StackedAffine:
 class StackedDropout:
     """Dropout whose masks each model draws from its own generator, at its own rate."""
 
+    may_infer = False  # a model's layer may draw masks for several batches, and keep them
+
     def __init__(self, layers: list[Dropout]):
         self.layers = layers
         self.live = [(m, layer) for m, layer in enumerate(layers) if layer.p]
@@ -370,6 +379,8 @@ class StackedDropout:
 
 class StackedBatchNorm:
     """Batch normalisation by weighted statistics; see `skpt.modules.BatchNorm1d`."""
+
+    may_infer = True
 
     def __init__(
         self, layers: list[BatchNorm1d], weight: Tensor, bias: Tensor, weight_grad: Tensor | None, bias_grad: Tensor | None
@@ -446,7 +457,7 @@ def stack_layer(
     Returns
     -------
     object
-        With `bind(x, now)`, which gives a `Bound`.
+        With `bind(x, now)`, which gives a `Bound`, and `may_infer`.
     """
     layer = layers[0]
     if isinstance(layer, Linear):
@@ -493,6 +504,7 @@ class StackedLoss:
         if type(criterion) is nn.BCEWithLogitsLoss and _is_plain(criterion):
             self._compute = self._bce
         self.keeps_outputs = type(criterion) is nn.CrossEntropyLoss and _is_plain(criterion)
+        self.may_infer = self.keeps_outputs or self._compute != self._autograd
         self._all_targets: Tensor | None = None
         self._weights: list[float] | list[Tensor] = []
         self._buffers: dict[tuple[int, ...], tuple[Tensor, tuple[Tensor, ...], Tensor, tuple[Tensor, ...]]] = {}

@@ -11,6 +11,7 @@ import inspect
 import math
 import time
 from collections.abc import Callable, Hashable, Sequence
+from contextlib import nullcontext
 from functools import cache
 
 import numpy as np
@@ -286,6 +287,7 @@ class Stack:
         self.norms = [layer for layer in self.layers if isinstance(layer, StackedBatchNorm)]
         self.kept, self.kept_before = ([t.clone() for t in self._changing()] for _ in range(2))  # of the last two epochs
         self.loss = StackedLoss(self.jobs[0].criterion, children[0][last].out_features)
+        self.may_infer = all([part.may_infer for part in (*self.layers, self.loss)])
 
     def _begins_with_weights_and_intercepts(self) -> bool:
         """Whether both of the first layer train, and no other layer comes before."""
@@ -596,7 +598,8 @@ class Stack:
         kind = len(rows), n_rows, isinstance(rows[0].loss_weight, Tensor)
         if kind not in self._steps:
             self._steps[kind] = self._bind_steps(len(rows), n_rows)
-        with np.errstate(all="ignore"):  # numpy would warn of a model that diverges
+        # numpy would warn of a model that diverges.
+        with np.errstate(all="ignore"), torch.inference_mode() if self.may_infer else nullcontext():
             for step, of_batch in zip(self._steps[kind], rows, strict=True):
                 self._now.rows = of_batch
                 for call in step:

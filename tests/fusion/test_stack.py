@@ -181,6 +181,20 @@ def test_training_goes_on_as_if_unbroken(optimizer):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_autograd_takes_what_a_stack_leaves(optimizer):
+    """Its steps may run in torch's inference mode, whose tensors autograd refuses."""
+    job = make_job(optimizer=optimizer)
+    layers = [Linear(4, 6), BatchNorm1d(6), nn.ReLU(), Dropout(0.5, generator=torch.Generator()), Linear(6, 3)]
+    job.module = FeedForward(*layers)
+    job.optimizer = OPTIMIZERS[optimizer](job.module.parameters())
+    train_stack([job])
+    assert job.error is None
+    left = [*state(job), *(t for of_weight in job.optimizer.state.values() for t in of_weight.values() if t is not None)]
+    assert not any(t.is_inference() for t in [*left, layers[3].masks.block])
+    obvious_loop(job)
+
+
 @pytest.mark.parametrize("n_features", [23, 32], ids=["end within a vector", "fill vectors"])
 @pytest.mark.parametrize("freeze", [None, "hidden_1", "hidden_1.bias", "hidden_2"])
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
