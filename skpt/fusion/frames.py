@@ -17,9 +17,9 @@ _MODULES = ("joblib.", "sklearn.base", "sklearn.callback.", "sklearn.model_selec
 _COMPOSITIONS = ("sklearn.pipeline", "sklearn.compose._target")
 _KNOWN = {"sklearn", "skpt", "numpy", "scipy", "pandas"}
 
-# How many frames may be below a task: some sixteen tasks, and a quarter of the room that Python has for them. Tasks on top of
-# each other score one by one, too.
-MOST_FRAMES = 250
+# How many frames may be below a task: some twenty-five tasks. Of the room that Python has by default, half is left for what a
+# task calls, because calls in C take some, too. Tasks on top of each other score one by one.
+MOST_FRAMES = 400
 
 _JUMPS = {*dis.hasjrel, *dis.hasjabs}
 
@@ -74,7 +74,7 @@ def depth() -> int:
 
 def is_room_for(n_frames: int) -> bool:
     """Say whether another task may run on top of so many frames."""
-    return 4 * n_frames <= min(4 * MOST_FRAMES, sys.getrecursionlimit())
+    return n_frames <= min(MOST_FRAMES, 2 * sys.getrecursionlimit() // 5)
 
 
 def _is_known(thing: object) -> bool:

@@ -169,14 +169,19 @@ def run_forward(layer, x, rows) -> Bound:
     now = Now()
     now.rows = rows
     bound = layer.bind(x, now)
-    for call in bound.forward:
-        call()
+    _run(bound.forward)
     return bound
 
 
 def run_backward(bound: Bound, g):
     """Compute the gradients by one of the outputs; give that of the input."""
     gx, calls = bound.backward(g)
-    for call in calls:
-        call()
+    _run(calls)
     return gx
+
+
+def _run(calls: list[Callable[[], object]]) -> None:
+    """As a step of a stack does: OpenBLAS may compute with memory beside its matrices, and numpy warn of what is there."""
+    with np.errstate(all="ignore"):
+        for call in calls:
+            call()
