@@ -181,17 +181,19 @@ def test_training_goes_on_as_if_unbroken(optimizer):
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("drops", [False, True])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_autograd_takes_what_a_stack_leaves(optimizer):
+def test_autograd_takes_what_a_stack_leaves(optimizer, drops):
     """Its steps may run in torch's inference mode, whose tensors autograd refuses."""
     job = make_job(optimizer=optimizer)
-    layers = [Linear(4, 6), BatchNorm1d(6), nn.ReLU(), Dropout(0.5, generator=torch.Generator()), Linear(6, 3)]
-    job.module = FeedForward(*layers)
+    dropout = Dropout(0.5, generator=torch.Generator())
+    job.module = FeedForward(Linear(4, 6), BatchNorm1d(6), nn.ReLU(), *([dropout] if drops else []), Linear(6, 3))
     job.optimizer = OPTIMIZERS[optimizer](job.module.parameters())
+    assert Stack([copy.deepcopy(job)]).may_infer != drops
     train_stack([job])
     assert job.error is None
     left = [*state(job), *(t for of_weight in job.optimizer.state.values() for t in of_weight.values() if t is not None)]
-    assert not any(t.is_inference() for t in [*left, layers[3].masks.block])
+    assert not any(t.is_inference() for t in [*left, *([dropout.masks.block] if drops else [])])
     obvious_loop(job)
 
 
