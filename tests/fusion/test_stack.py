@@ -201,8 +201,8 @@ def test_autograd_takes_what_a_stack_leaves(optimizer, drops):
 @pytest.mark.parametrize("freeze", [None, "hidden_1", "hidden_1.bias", "hidden_2"])
 @pytest.mark.parametrize("optimizer", ["adam", "adamw"])
 def test_intercepts_as_weights_of_a_one(_products, n_features, freeze, optimizer):
-    settings = {"optimizer": optimizer, "criterion": "cross_entropy", "weighted": True, "max_grad_norm": 1.0}
-    job = make_job(n_features=n_features, hidden=(45, 25), freeze=freeze, **settings)
+    others = {"optimizer": optimizer, "criterion": "cross_entropy", "weighted": True, "max_grad_norm": 1.0}
+    job = make_job(n_features=n_features, hidden=(45, 25), freeze=freeze, **others)
     trains = freeze in (None, "hidden_2")
     assert Stack([copy.deepcopy(job)]).has_ones == (_products and trains)
     assert_same_as_loop(job)
