@@ -9,7 +9,7 @@ from skpt.fusion.stack import group_key
 from skpt.training.job import TrainingJob
 from skpt.training.optimizers import optimizer_class
 
-__all__ = ["describe", "is_short", "make_groups", "memory_per_model"]
+__all__ = ["describe", "is_short", "make_groups", "memory_per_model", "seconds_of_arithmetic"]
 
 # Numbers per weight that a step touches: weight, gradient, two states of the optimizer, scratch, the copy of the last epoch.
 _COPIES = 6
@@ -47,8 +47,23 @@ def is_short(job: TrainingJob) -> bool:
     bool
         By an estimate: so much for each step, and for its arithmetic.
     """
-    seconds = job.max_epochs * len(job.train) * (_SECONDS_A_STEP + 2.0 * _multiplications(job) / _SPEED)
-    return seconds <= _SHORT
+    return job.max_epochs * len(job.train) * _SECONDS_A_STEP + seconds_of_arithmetic(job) <= _SHORT
+
+
+def seconds_of_arithmetic(job: TrainingJob) -> float:
+    """Estimate the seconds that a job adds to the training of a stack.
+
+    Parameters
+    ----------
+    job : TrainingJob
+        What is to be trained.
+
+    Returns
+    -------
+    float
+        Of its products alone.
+    """
+    return job.max_epochs * len(job.train) * 2.0 * _multiplications(job) / _SPEED
 
 
 def memory_per_model(job: TrainingJob) -> int:

@@ -34,7 +34,7 @@ from torch import Tensor
 from skpt._compat import n_function_modes
 from skpt.fusion.contexts import CallersContext, CallersWarnings
 from skpt.fusion.frames import count_frames, depth, is_room_for
-from skpt.fusion.grouping import describe, is_short, make_groups
+from skpt.fusion.grouping import describe, is_short, make_groups, seconds_of_arithmetic
 from skpt.fusion.report import FusionReport, Group
 from skpt.fusion.stack import train_stack
 from skpt.fusion.task_threads import TaskThreads
@@ -64,6 +64,8 @@ _SECONDS_BETWEEN_LOOKS = 0.1
 # trained without the others.
 _SECONDS_STILL = 0.5
 _SHARE_STILL = 0.05
+# Training is little beside what tasks take without it: so many times what is estimated of its products alone.
+_ADDS_LITTLE = 4.0
 # What a task does without waiting is brief, and after how long without a task that has got anywhere somebody looks.
 _SECONDS_BRIEF = 0.003
 _SECONDS_BETWEEN_STEPS = 0.02
@@ -224,6 +226,7 @@ class Rendezvous:
         self._most_started = FIRST_TASKS
         self._queue: deque[Callable[[], None]] = deque()
         self._waiting: list[_Ticket] = []
+        self._seconds_of_arithmetic = 0.0  # that the jobs so far add to stacks
         self._closed = False
         self.is_ending = False  # somebody wants to end the program
         self.process = os.getpid()
@@ -540,6 +543,7 @@ class Rendezvous:
             if self.cancelled:  # nobody trains any more
                 raise Cancelled
             self.report.n_jobs += 1
+            self._seconds_of_arithmetic += seconds_of_arithmetic(job)
             self._limit_tasks(job)
             self._waiting.append(ticket)
             self._n_active -= 1
@@ -552,7 +556,9 @@ class Rendezvous:
                 ticket.is_below = True
         if start is not None:
             self._run_above(ticket, start, n_frames)
-        elif tickets:
+            with self._changed:  # the last one on top may have had nothing to hand in
+                tickets = [] if ticket.is_done else self._take_tickets()
+        if tickets:
             contextvars.Context().run(self._train_all, tickets)  # what this task has set is not for the others
         while not ticket.gate.acquire(timeout=_GRACE):
             self.check()  # if whoever was to train has been interrupted
@@ -584,6 +590,17 @@ class Rendezvous:
             if ticket.is_below:  # the last one on top could not be ended
                 with self._changed:
                     self._surface(ticket)
+
+    def trains_little(self) -> bool:
+        """Say whether a further task takes its time, and its training next to none.
+
+        Returns
+        -------
+        bool
+            By what tasks have taken so far, and an estimate of what each of their jobs adds to a stack.
+        """
+        seconds = time.perf_counter() - self._started - self.report.seconds_training
+        return _ADDS_LITTLE * self._seconds_of_arithmetic < seconds
 
     def check(self) -> None:
         """Raise `Cancelled` if the call was given up: for a fit that trains in its own thread."""

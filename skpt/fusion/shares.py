@@ -3,31 +3,35 @@
 The tasks are dealt out into as many shares as there are processes. Whoever is free takes the next share: the calling process
 at once, a worker process as soon as it runs, which takes seconds the first time. So a short search never waits for workers,
 and a long one has them.
+
+The calling process has the smallest share, and goes on with what workers have not begun, from the ends of theirs: it can,
+because it has all tasks. Where training is little beside what tasks do otherwise, or where they do not meet, the faster
+process has more of them in the end. (The cores of a virtual machine differ by half for tenths of seconds.) Otherwise each has
+as many, because who begins many tasks soon, trains the larger stacks for long.
 """
 
 from __future__ import annotations
 
-import gc
 import itertools
 import os
 import threading
 import time
 import warnings
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Sized
 from concurrent.futures import Executor, Future
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from weakref import WeakValueDictionary
 
 import torch
 from joblib import cpu_count
-from joblib.externals.loky import ProcessPoolExecutor
-from joblib.externals.loky.backend import get_context
 
 from skpt.fusion.contexts import CallersWarnings
 from skpt.fusion.rendezvous import Cancelled, Rendezvous
 from skpt.fusion.report import FusionReport, set_last_report
 from skpt.fusion.task_threads import TaskThreads
+from skpt.fusion.workers import Worker, claim
 
 __all__ = ["SharedCall"]
 
@@ -37,12 +41,6 @@ _numbers = itertools.count()
 
 # What the tasks of a worker process run in, one share after the other, by torch's number of threads, which each thread keeps.
 _WORKERS_THREADS: dict[int, TaskThreads] = {}
-
-# Seconds after which worker processes without work end.
-_SECONDS_IDLE = 300
-# Seconds that the calling process waits, before it begins with its own share, until the workers have theirs. Once it computes,
-# the threads that send them hardly come to Python's lock.
-_SECONDS_TO_BEGIN = 0.01
 
 
 class SharedCall:
@@ -66,7 +64,7 @@ class SharedCall:
         self, executor: Executor | None, n_processes: int, n_threads: int | None, memory_limit: int, *, waits: bool
     ):
         self.executor, self.n_processes, self.waits = executor, n_processes, waits
-        self.workers: _Workers | None = None
+        self.workers: list[Worker] = []
         self.settings = (n_threads or max(1, cpu_count() // n_processes), memory_limit)
         self.key = (os.getpid(), next(_numbers))
         self.running_here: set[Rendezvous] = set()
@@ -78,9 +76,12 @@ class SharedCall:
         self.report = FusionReport()
         self.started = time.perf_counter()
         self.changed = threading.Condition(threading.RLock())
-        self.collected: _Share = []
+        self.collected: list[_Task] = []
         self.shares: deque[_Share] = deque()
-        self.n_free = 0 if executor is None else n_processes  # who could carry a share, besides this process
+        self.lent: list[_Share] = []  # carried by workers that may not have begun all of it
+        self.n_even = 0  # how many tasks each process has if all have as many
+        # Who could carry a share, besides this process.
+        self.free: list[Executor | Worker] = [] if executor is None else [executor] * n_processes
         self.n_under_way = 0
         self.has_failed = self.cancelled = False
 
@@ -109,14 +110,15 @@ class SharedCall:
             self.cancelled = True
             self.changed.notify_all()
         self._cancel_here()
-        if self.workers is not None:
-            self.workers.kill()
+        for worker in self.workers:
+            worker.kill()
 
     def close(self) -> None:
         """End the call."""
         self.warnings.__exit__(None, None, None)
-        if self.workers is not None and not self.cancelled:
-            self.workers.rest()
+        if not self.cancelled:
+            for worker in self.workers:
+                worker.rest()
         self.report.seconds_total = time.perf_counter() - self.started
         set_last_report(self.report)
 
@@ -126,7 +128,16 @@ class SharedCall:
         """Make shares of what was collected."""
         with self.changed:
             tasks, self.collected = self.collected, []
-            self.shares.extend(filter(None, (tasks[i :: self.n_processes] for i in range(self.n_processes))))
+            n = self.n_processes
+            if not tasks:
+                return
+            self.n_even = -(-len(tasks) // n)
+            if self.executor is None:  # two thirds of an even share for this process
+                every = (3 * n + 1) // 2
+                self.shares.append(_Share(tasks[::every]))
+                del tasks[::every]
+                n -= 1
+            self.shares.extend(_Share(some) for i in range(n) if (some := tasks[i::n]))
 
     def _is_over(self) -> bool:
         return self.has_failed or self.cancelled or not (self.shares or self.n_under_way)
@@ -137,12 +148,22 @@ class SharedCall:
             with self.changed:
                 if self.executor is not None:
                     self._hand_over()
-                self.changed.wait_for(lambda: self._is_over() or (self.executor is None and self.shares))
-                if self._is_over():
+                share = None
+                while not self._is_over() and (share := self._share_for_us()) is None:
+                    self.changed.wait()
+                if share is None:
                     return
-                share = self._take_share(self.shares.popleft)
             self._hand_over()
             self._carry_here(share)
+
+    def _share_for_us(self) -> _Share | None:
+        """Give this process a share, or a task that a worker has not begun; None if it is to wait."""
+        if self.executor is not None:
+            return None
+        if self.shares:
+            return self._take_share(self.shares.popleft)
+        task = self._take_from_workers()
+        return None if task is None else self._take_share(lambda: _Share([task]))
 
     def _take_share(self, take: Callable[[], _Share]) -> _Share:
         self.n_under_way += 1
@@ -151,66 +172,108 @@ class SharedCall:
     def _hand_over(self) -> None:
         """Let whoever is free carry shares."""
         with self.changed:
-            if self.executor is None and self.workers is None and self.shares:
-                self._call_workers()
-            n_before = self.n_under_way
-            if self.workers is not None:
-                self.workers.forget_begun()
-            while self.n_free and self.shares and not self.cancelled:
-                self.n_free -= 1
-                share = self._take_share(self.shares.pop)
-                try:
-                    executor = self.executor or self.workers.executor
-                    carried = executor.submit(_run_share, [func for func, _ in share], *self.settings, self.key, self.errors)
-                except RuntimeError:  # a worker has died since the call before
-                    self.n_under_way -= 1
-                    self.shares.append(share)
-                    if self.executor is not None or not self.workers.is_reused:
-                        raise
-                    self._call_workers()
-                else:
-                    carried.add_done_callback(lambda done, share=share: self._take_over(done, share))
-            n_sent = self.n_under_way - n_before
-        if self.executor is None and n_sent:
-            self.workers.wait_until_begun(n_sent)
+            if self.executor is None and not self.workers and self.shares:
+                self._call_workers(self.n_processes - 1)
+            while self.free and self.shares and not self.cancelled:
+                self._send(self.free.pop(), self._take_share(self.shares.pop))
 
-    def _call_workers(self) -> None:
-        """Take workers, and count those that run; the others as they come."""
-        self.workers, self.n_free = _Workers.take(self.n_processes - 1), 0
-        for coming in self.workers.coming:
-            if coming.done():
-                self.n_free += _has_come(coming)
-            else:
-                coming.add_done_callback(self._welcome)
+    def _send(self, carrier: Executor | Worker, share: _Share) -> None:
+        """Let somebody carry a share."""
+        functions = [func for func, _ in share.tasks]
+        if carrier is not self.executor:
+            carrier.offer(len(functions))
+        try:
+            carried = carrier.submit(_carry, functions, self.n_even, *self.settings, self.key, self.errors)
+        except BrokenProcessPool:
+            if carrier is self.executor:
+                raise
+            self.n_under_way -= 1  # the worker has ended since the call before: another one in its place
+            self.shares.append(share)
+            self.workers.remove(carrier)
+            self._call_workers(1)
+        else:
+            if carrier is not self.executor:
+                share.worker = carrier
+                self.lent.append(share)
+            carried.add_done_callback(lambda done: self._take_over(done, share, carrier))
 
-    def _welcome(self, coming: Future) -> None:
-        """A worker runs, or has ended before."""
+    def _call_workers(self, n_workers: int) -> None:
+        """Have workers, each of which is free as soon as it runs."""
+        for worker in Worker.take(n_workers):
+            self.workers.append(worker)
+            if worker.at_work.done():
+                self._welcome(worker)
+            else:  # it has not started yet, or is told just now that all of its last share was taken from it
+                worker.at_work.add_done_callback(lambda _, worker=worker: self._come(worker))
+
+    def _welcome(self, worker: Worker) -> None:
+        """A worker is ready, or could not begin."""
         with self.changed:
-            self.n_free += _has_come(coming)
+            if not worker.has_ended:
+                self.free.append(worker)
+
+    def _come(self, worker: Worker) -> None:
+        self._welcome(worker)
         self._hand_over()
 
     def _carry_here(self, share: _Share) -> None:
-        outcomes, report = _run_share([func for func, _ in share], *self.settings, self.key, self.errors)
-        self._take_back(share, outcomes, report)
+        """Carry a share in this process, and then what workers have not begun of theirs."""
+        own, taken = deque(share.tasks), []
 
-    def _take_over(self, done: Future, share: _Share) -> None:
-        """Take the results of a share that somebody has carried."""
+        def take(rendezvous: Rendezvous) -> Callable | None:
+            if own:
+                task = own.popleft()
+            elif len(taken) < self.n_even or rendezvous.trains_little():
+                task = self._take_from_workers()
+            else:
+                task = None
+            if task is None:
+                return None
+            taken.append(task)
+            return task[0]
+
+        functions = [func for each in (share, *self.lent) for func, _ in each.tasks]
+        outcomes, report = _run(take, functions, *self.settings, self.key, self.errors)
+        self._take_back(taken, outcomes, report)
+
+    def _take_from_workers(self) -> _Task | None:
+        """Take a task that a worker has and has not begun."""
+        with self.changed:
+            while self.lent:
+                share = self.lent[-1]
+                if share.worker.unclaimed.acquire(block=False):
+                    task = share.tasks.pop()
+                    if not share.tasks:  # nobody waits until the worker says so
+                        share.is_back = True
+                        self.n_under_way -= 1
+                    return task
+                self.lent.pop()
+        return None
+
+    def _take_over(self, done: Future, share: _Share, carrier: Executor | Worker) -> None:
+        """Take the results of a share that somebody has carried; what has not been begun of it is a share of its own."""
         if self.cancelled:
             return
-        try:
-            outcomes, report = done.result()
-        except BaseException as error:
-            outcomes, report = [(False, error)] * len(share), FusionReport()
         with self.changed:
-            self.n_free += 1
-        self._take_back(share, outcomes, report)
+            try:
+                outcomes, report = done.result()
+            except BaseException as error:
+                outcomes, report = [(False, error)] * len(share.tasks), FusionReport()
+            self.free.append(carrier)
+            if share in self.lent:
+                self.lent.remove(share)
+            begun, left = share.tasks[: len(outcomes)], share.tasks[len(outcomes) :]
+            if left:
+                self.shares.append(_Share(left))
+        if not share.is_back:
+            self._take_back(begun, outcomes, report)
         self._hand_over()
 
-    def _take_back(self, share: _Share, outcomes: Sequence[tuple[bool, object] | None], report: FusionReport) -> None:
-        """Give the tasks of a share their results."""
+    def _take_back(self, tasks: list[_Task], outcomes: Sequence[_Outcome | None], report: FusionReport) -> None:
+        """Give tasks their results."""
         self.report.merge(report)
         try:
-            for (_, future), outcome in zip(share, outcomes, strict=True):
+            for (_, future), outcome in zip(tasks, outcomes, strict=True):
                 if outcome is None:  # given up, because another one has failed
                     self.has_failed = True
                 elif outcome[0]:
@@ -231,89 +294,90 @@ class SharedCall:
             rendezvous.cancel()
 
 
-# Tasks, and what becomes of each.
-_Share = list[tuple[Callable, Future]]
+# A task, and what becomes of it: whether it has a result, and that or its error.
+_Task = tuple[Callable, Future]
+_Outcome = tuple[bool, object]
 
 
-def _has_come(coming: Future) -> bool:
-    return not coming.cancelled() and coming.exception() is None
-
-
-class _Workers:
-    """Worker processes. They are not loky's reusable ones, which joblib takes for its own and a call given up would kill.
+class _Share:
+    """Tasks that one process carries, less those that the calling process has taken from it.
 
     Parameters
     ----------
-    n_processes : int
-        How many.
+    tasks : sequence of (callable, Future)
+        Those that are left.
     """
 
-    _resting: dict[tuple[int, int], list[_Workers]] = {}  # by the process that they belong to and their number
-
-    def __init__(self, n_processes: int):
-        self.n_processes, self.is_reused = n_processes, False
-        self._begun = get_context("loky").Semaphore(0)
-        self.executor = ProcessPoolExecutor(
-            n_processes, timeout=_SECONDS_IDLE, initializer=_begin_worker, initargs=(self._begun,)
-        )
-        self._call()
-
-    def _call(self) -> None:
-        self.coming = [self.executor.submit(os.getpid) for _ in range(self.n_processes)]  # each done when a worker runs
-
-    @classmethod
-    def take(cls, n_processes: int) -> _Workers:
-        """Give workers of an earlier call, which may be dead by now, or new ones."""
-        resting = cls._resting.get((os.getpid(), n_processes))
-        if not resting:
-            return cls(n_processes)
-        workers = resting.pop()
-        workers.is_reused = True
-        if time.monotonic() - workers._since > 0.9 * _SECONDS_IDLE:  # others are started in their place
-            try:
-                workers._call()
-            except RuntimeError:
-                return cls.take(n_processes)
-        return workers
-
-    def rest(self) -> None:
-        """Wait for the next call."""
-        self._since = time.monotonic()
-        self._resting.setdefault((os.getpid(), self.n_processes), []).append(self)
-
-    def kill(self) -> None:
-        """End them whatever they do."""
-        self.executor.shutdown(wait=False, kill_workers=True)
-
-    def forget_begun(self) -> None:
-        """Shares that have arrived were handed over before."""
-        while self._begun.acquire(block=False):
-            pass
-
-    def wait_until_begun(self, n_shares: int) -> None:
-        """Wait a little until shares that were handed over just now have arrived."""
-        deadline = time.perf_counter() + _SECONDS_TO_BEGIN
-        while n_shares and self._begun.acquire(timeout=max(0.0, deadline - time.perf_counter())):
-            n_shares -= 1
+    def __init__(self, tasks: Sequence[_Task] = ()):
+        self.tasks = list(tasks)
+        self.worker: Worker | None = None
+        self.is_back = False
 
 
-_begun = None  # in a worker, what tells that a share has arrived
+class _Next:
+    """The next task of a process, whichever that is when its turn comes; the one after it is in the queue by then.
+
+    Parameters
+    ----------
+    rendezvous : Rendezvous
+        Where tasks run.
+    take : callable
+        Gives the next function for a rendezvous, None when there is no more.
+    n_calls : int
+        How many calls of joblib's a task is at most.
+    """
+
+    def __init__(self, rendezvous: Rendezvous, take: Callable[[Rendezvous], Callable | None], n_calls: int):
+        self.rendezvous, self.take, self.n_calls = rendezvous, take, n_calls
+        self.futures: list[Future] = []
+        self.n_begun = 0
+
+    def __len__(self) -> int:
+        return self.n_calls
+
+    def submit(self) -> None:
+        """Get into the queue."""
+        self.futures.append(self.rendezvous.submit(self))
+
+    def __call__(self):
+        function = self.take(self.rendezvous)
+        if function is None:
+            return None
+        self.n_begun += 1
+        self.submit()
+        return function()
+
+    def outcomes(self) -> list[_Outcome | None]:
+        """Give what became of the tasks that were begun; None for those that were given up."""
+        return [_outcome_of(future) for future in self.futures[: self.n_begun]]
 
 
-def _begin_worker(begun) -> None:
-    """Prepare a worker process: take what was imported out of the collections that loky makes after calls, 0.2 s each."""
-    global _begun
-    _begun = begun
-    gc.collect()
-    gc.freeze()
+def _carry(
+    functions: list[Callable], n_even: int, *settings, claim: Callable[[], bool] = claim
+) -> tuple[list[_Outcome | None], FusionReport]:
+    """Run what this process is the first to claim of the tasks of a share, from the first on; see `_run`."""
+    n_taken = 0
+
+    def take(rendezvous: Rendezvous) -> Callable | None:
+        nonlocal n_taken
+        is_enough = n_taken >= n_even and not rendezvous.trains_little()
+        if n_taken == len(functions) or is_enough or not claim():
+            return None
+        n_taken += 1
+        return functions[n_taken - 1]
+
+    return _run(take, functions, *settings)
 
 
-def _run_share(
-    functions: list[Callable], n_threads: int, memory_limit: int, key: tuple[int, int], errors: set[tuple]
-) -> tuple[list[tuple[bool, object] | None], FusionReport]:
-    """Run tasks in a worker process, or in this one; give outcomes, None for what was given up, and a report."""
-    if _begun is not None:
-        _begun.release()
+def _run(
+    take: Callable[[Rendezvous], Callable | None],
+    functions: list[Callable],
+    n_threads: int,
+    memory_limit: int,
+    key: tuple[int, int],
+    errors: set[tuple],
+) -> tuple[list[_Outcome | None], FusionReport]:
+    """Run tasks here, which are some of `functions`; give their outcomes in the order of `take`, and a report."""
     before = torch.get_num_threads()
     if os.environ.get("OMP_NUM_THREADS") is None:
         torch.set_num_threads(n_threads)
@@ -327,10 +391,10 @@ def _run_share(
         if call.cancelled or call.has_failed:
             rendezvous.cancel()
     try:
-        with rendezvous.dispatching():
-            futures = [rendezvous.submit(function) for function in functions]
-        rendezvous.wait()  # once, and not for one after the other
-        outcomes = [_outcome_of(future) for future in futures]
+        following = _Next(rendezvous, take, max((len(f) if isinstance(f, Sized) else 1 for f in functions), default=1))
+        following.submit()
+        rendezvous.wait()
+        outcomes = following.outcomes()
     finally:
         if call is not None:
             call.running_here.discard(rendezvous)
@@ -339,7 +403,7 @@ def _run_share(
     return outcomes, report
 
 
-def _outcome_of(future: Future) -> tuple[bool, object] | None:
+def _outcome_of(future: Future) -> _Outcome | None:
     if not future.done() or isinstance(error := future.exception(), Cancelled):
         return None
     return (True, future.result()) if error is None else (False, error)
