@@ -40,7 +40,7 @@ class FusedBackend(ParallelBackendBase):
     inner_max_num_threads : int, default=None
         How many tasks run, and how many stacks train, at a time in a process. None takes the number of cores.
     executor : concurrent.futures.Executor, default=None
-        Carries all shares of the tasks. None with several processes: this one carries one, worker processes of our own the others.
+        Carries all shares of the tasks. None with several processes: this one carries one, our own workers the others.
     memory_limit : int, default=1073741824
         Bytes (1 GiB by default) that the stacks training at once may take together, besides the data.
     """

@@ -179,20 +179,21 @@ class SharedCall:
 
     def _send(self, carrier: Executor | Worker, share: _Share) -> None:
         """Let somebody carry a share."""
-        functions = [func for func, _ in share.tasks]
-        if carrier is not self.executor:
+        functions, is_ours = [func for func, _ in share.tasks], carrier is not self.executor
+        if is_ours:
             carrier.offer(len(functions))
+        most = self.n_even if is_ours else None
         try:
-            carried = carrier.submit(_carry, functions, self.n_even, *self.settings, self.key, self.errors)
+            carried = carrier.submit(_carry, functions, most, *self.settings, self.key, self.errors)
         except BrokenProcessPool:
-            if carrier is self.executor:
+            if not is_ours:
                 raise
             self.n_under_way -= 1  # the worker has ended since the call before: another one in its place
             self.shares.append(share)
             self.workers.remove(carrier)
             self._call_workers(1)
         else:
-            if carrier is not self.executor:
+            if is_ours:
                 share.worker = carrier
                 self.lent.append(share)
             carried.add_done_callback(lambda done: self._take_over(done, share, carrier))
@@ -353,15 +354,16 @@ class _Next:
 
 
 def _carry(
-    functions: list[Callable], n_even: int, *settings, claim: Callable[[], bool] = claim
+    functions: list[Callable], n_even: int | None, *settings, claim: Callable[[], bool] = claim
 ) -> tuple[list[_Outcome | None], FusionReport]:
-    """Run what this process is the first to claim of the tasks of a share, from the first on; see `_run`."""
+    """Run the tasks of a share, from the first on; if `n_even` is given, those that this process is the first to claim."""
     n_taken = 0
 
     def take(rendezvous: Rendezvous) -> Callable | None:
         nonlocal n_taken
-        is_enough = n_taken >= n_even and not rendezvous.trains_little()
-        if n_taken == len(functions) or is_enough or not claim():
+        if n_taken == len(functions):
+            return None
+        if n_even is not None and ((n_taken >= n_even and not rendezvous.trains_little()) or not claim()):
             return None
         n_taken += 1
         return functions[n_taken - 1]

@@ -21,6 +21,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from weakref import WeakSet
 
 import numpy as np
 from joblib import parallel_config
@@ -52,11 +53,13 @@ class Worker:
         Counts what `claim` may take.
     """
 
+    _all: WeakSet[Worker] = WeakSet()
     _resting: dict[int, list[Worker]] = {}  # by the process that they belong to
     _of_class = threading.Lock()
 
     def __init__(self):
         self.at_work: Future = Future()
+        self._owner = os.getpid()
         self.has_ended, self._rests_since = False, 0.0
         self._lock = threading.Lock()
         self._connection, there = Pipe()
@@ -69,6 +72,7 @@ class Worker:
             self.has_ended = True
             self.at_work.set_exception(error)
         else:
+            self._all.add(self)
             threading.Thread(target=self._receive, name="results-of-a-worker", daemon=True).start()
         finally:
             there.close()
@@ -194,9 +198,13 @@ class Worker:
 
 @atexit.register
 def _end_all() -> None:
-    """Let those end that rest: Python waits for them at its own end."""
-    for worker in Worker._resting.pop(os.getpid(), []):
-        worker._end()
+    """End all workers: Python waits for them at its own end, and nobody else does any more."""
+    resting = Worker._resting.pop(os.getpid(), [])
+    for worker in Worker._all:
+        if worker in resting:
+            worker._end()
+        elif worker._owner == os.getpid():
+            worker.kill()
 
 
 def _deliver(message: bytes, future: Future) -> None:

@@ -80,11 +80,13 @@ class RandomStreams:
         return vars(self).setdefault(name, generator)
 
     def __getstate__(self) -> dict:
-        return {"seed": self.seed, **{name: getattr(self, name).get_state().numpy() for name in self.NAMES}}
+        # Those that nobody has asked for yet follow from the seed.
+        made = {name: generator.get_state().numpy() for name, generator in vars(self).items() if name in self.NAMES}
+        return {"seed": self.seed, **made}
 
     def __setstate__(self, state: dict) -> None:
         self.seed = state["seed"]
-        for name in self.NAMES:
+        for name in set(self.NAMES) & set(state):
             generator = torch.Generator()
             generator.set_state(torch.from_numpy(state[name].copy()))
             setattr(self, name, generator)

@@ -98,7 +98,7 @@ def test_kept_threads_compute_as_the_share_is_told(monkeypatch):
 
     try:
         for n_threads in (1, 2, 1):
-            outcomes, _ = shares._carry([count] * 3, 3, n_threads, 1 << 30, (0, -1), set())
+            outcomes, _ = shares._carry([count] * 3, None, n_threads, 1 << 30, (0, -1), set())
             assert outcomes == [(True, n_threads)] * 3
         assert sorted(pools) == [1, 2]
     finally:

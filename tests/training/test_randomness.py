@@ -37,6 +37,9 @@ def test_a_copy_goes_on_as_the_original(copied):
     streams = RandomStreams(1)
     draws(streams)
     torch.randn(5, generator=streams.noise)  # normal numbers come in pairs, of which one waits
+    unused = copied(RandomStreams(1))
+    assert list(vars(unused)) == ["seed"]  # 5 kB a generator
+    assert draws(unused) == draws(RandomStreams(1))
     twin = copied(streams)
     assert twin.seed == streams.seed
     assert draws(twin) == draws(streams)
