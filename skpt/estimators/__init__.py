@@ -6,9 +6,11 @@ from skpt.estimators.linear import LinearClassifier, LinearRegressor
 from skpt.estimators.mlp import MLPClassifier, MLPRegressor
 from skpt.estimators.multi_input import MultiInputClassifier, MultiInputRegressor
 from skpt.estimators.multi_task import MultiTaskEstimator
+from skpt.estimators.preparation import fit_small_nets
 from skpt.estimators.recurrent import RNNClassifier, RNNRegressor, Seq2SeqRegressor
 from skpt.estimators.tcn import TCNClassifier, TCNRegressor
 from skpt.estimators.transformer import TransformerClassifier, TransformerRegressor
+from skpt.fusion.workers import prepare_by
 
 __all__ = [
     "Branch",
@@ -35,3 +37,5 @@ __all__ = [
     "TransformerClassifier",
     "TransformerRegressor",
 ]
+
+prepare_by(fit_small_nets)

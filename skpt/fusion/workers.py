@@ -14,7 +14,6 @@ import pickle
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
@@ -23,13 +22,11 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from weakref import WeakSet
 
-import numpy as np
-from joblib import parallel_config
 from joblib.externals.loky.backend import get_context
 from joblib.externals.loky.backend.reduction import dumps
 from joblib.externals.loky.backend.utils import kill_process_tree
 
-__all__ = ["Worker", "claim"]
+__all__ = ["Worker", "claim", "prepare_by"]
 
 # Seconds after which a worker without work ends; and after which, some earlier, it is not used any more.
 _SECONDS_IDLE = 300.0
@@ -38,6 +35,20 @@ _SECONDS_USABLE = 270.0
 _SECONDS_TO_COLLECT = 1.0
 
 _END = b""  # a message that no call is
+
+
+_preparations: list[Callable[[], object]] = []
+
+
+def prepare_by(function: Callable[[], object]) -> None:
+    """Let new workers call a function before they say that they are ready.
+
+    Parameters
+    ----------
+    function : callable
+        Without arguments, of a module that it can be imported from; what it raises is ignored.
+    """
+    _preparations.append(function)
 
 
 class Worker:
@@ -65,7 +76,7 @@ class Worker:
         self._connection, there = Pipe()
         loky = get_context("loky")
         self.unclaimed = loky.Semaphore(0)
-        self._process = loky.Process(target=_serve, args=(there, self.unclaimed), name="skpt-worker")
+        self._process = loky.Process(target=_serve, args=(there, self.unclaimed, _preparations), name="skpt-worker")
         try:
             self._process.start()
         except OSError as error:  # the system may have no more processes
@@ -235,33 +246,20 @@ def claim() -> bool:
     return _unclaimed is None or _unclaimed.acquire(block=False)
 
 
-def _serve(connection: Connection, unclaimed) -> None:
+def _serve(connection: Connection, unclaimed, preparations: list[Callable[[], object]]) -> None:
     """Carry out calls until nobody has any."""
     global _unclaimed
     _unclaimed = unclaimed
     signal.signal(signal.SIGINT, _leave_it_to_the_caller)
-    with suppress(Exception):
-        _warm_up()
+    for prepare in preparations:
+        with suppress(Exception):
+            prepare()
     gc.collect()
     gc.freeze()  # what was imported is no garbage, and would be looked through with each large collection
     with suppress(EOFError, OSError):  # the calling process has ended
         connection.send_bytes(dumps((True, os.getpid())))
         while _has_message(connection) and (message := connection.recv_bytes()) != _END:
             connection.send_bytes(_carry_out(message))
-
-
-def _warm_up() -> None:
-    """Do what first calls take long for, 50 ms of a short search: import, begin with torch's libraries, learn bytecode."""
-    from sklearn.model_selection import cross_validate
-
-    from skpt import LinearRegressor, MLPClassifier
-
-    X = np.linspace(-1.0, 1.0, 64).reshape(32, 2)
-    nets = LinearRegressor(optimizer="sgd", max_epochs=2), MLPClassifier((4,), max_epochs=2)
-    with parallel_config("skpt"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        for net, y in zip(nets, (X[:, 0], X[:, 0] > 0), strict=True):
-            cross_validate(net.set_params(random_state=0), X, y, cv=16)
 
 
 def _leave_it_to_the_caller(number, frame) -> None:

@@ -7,12 +7,14 @@ import sys
 import textwrap
 import threading
 import time
+import warnings
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
 from joblib import Parallel, delayed
 
+from skpt.estimators.preparation import fit_small_nets
 from skpt.fusion import workers
 from skpt.fusion.workers import Worker, claim
 from tests.fusion.comparison import fused
@@ -143,6 +145,32 @@ def test_ctrl_c_is_left_to_who_has_called(worker):
     os.kill(worker._process.pid, signal.SIGINT)
     under_way.result(60)
     assert get(worker, pow, 2, 5) == 32
+
+
+def raise_for_nothing():
+    raise ZeroDivisionError
+
+
+def set_marker():
+    os.environ["SKPT_TEST_MARKER"] = "set"
+
+
+def test_what_prepares_a_worker_is_called_first_and_cannot_keep_it_from_work(resting, monkeypatch):
+    monkeypatch.setattr(workers, "_preparations", [raise_for_nothing, set_marker])
+    (worker,) = Worker.take(1)
+    worker.at_work.result(60)
+    assert get(worker, os.getenv, "SKPT_TEST_MARKER") == "set"
+    worker.kill()
+
+
+def test_workers_fit_nets_before_they_are_ready(worker):
+    """Else the first share would import and begin with everything."""
+    for name in ("skpt.estimators.mlp", "sklearn.model_selection", "sklearn.metrics"):
+        assert get(worker, lambda name: name in sys.modules, name)
+    assert fit_small_nets in workers._preparations
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        fit_small_nets()
 
 
 def test_workers_that_rest_are_used_again(worker, monkeypatch):
