@@ -245,7 +245,6 @@ class SharedCall:
                 if share.worker.unclaimed.acquire(block=False):
                     task = share.tasks.pop()
                     if not share.tasks:  # nobody waits until the worker says so
-                        share.is_back = True
                         self.n_under_way -= 1
                     return task
                 self.lent.pop()
@@ -266,7 +265,7 @@ class SharedCall:
             begun, left = share.tasks[: len(outcomes)], share.tasks[len(outcomes) :]
             if left:
                 self.shares.append(_Share(left))
-        if not share.is_back:
+        if share.tasks:  # else all were taken from it
             self._take_back(begun, outcomes, report)
         self._hand_over()
 
@@ -309,10 +308,9 @@ class _Share:
         Those that are left.
     """
 
-    def __init__(self, tasks: Sequence[_Task] = ()):
+    def __init__(self, tasks: Sequence[_Task]):
         self.tasks = list(tasks)
         self.worker: Worker | None = None
-        self.is_back = False
 
 
 class _Next:
